@@ -1,0 +1,136 @@
+"""Endpoints: one attachment of a sandbox to a network, from addresses to the veth that carries them.
+
+A veth is deleted only on `unplug` (a running container leaves a network, 28-32 ms). When a sandbox ends, its
+namespace goes and the kernel takes the pair with it, later and in batches; until then `silence` keeps the old port
+off the bridge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+from naru.errors import InvalidArgument
+from naru.kernel.netlink import Message
+from naru.kernel.rtnetlink import (
+    RouteSocket,
+    add_address,
+    add_default_route,
+    add_to_bridge,
+    add_veth,
+    delete_link,
+    set_link,
+    set_port,
+    silence_port,
+)
+from naru.network.ipam import AnyAddress, Pool, mac_for
+from naru.network.namespaces import DEVICE_PREFIX, FIRST_INTERFACE_INDEX
+from naru.network.record import Endpoint, EndpointRequest, Network
+
+_DEFAULT_BRIDGE = "bridge"
+
+
+def allocate(
+    network: Network, pools: Mapping[int, Pool], request: EndpointRequest, *, position: int, undo: ExitStack
+) -> Endpoint:
+    """Reserve addresses for the sandbox's endpoint number `position` and name everything; `undo` gives them back."""
+    if (request.ip or request.ip6) and network.name == _DEFAULT_BRIDGE and network.is_predefined:
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
+    addresses: dict[int, AnyAddress] = {}
+    for version, wanted in ((4, request.ip), (6, request.ip6)):
+        pool = pools.get(version)
+        if pool is None:
+            if wanted:
+                raise InvalidArgument(f"no configured subnet contains IP address {wanted}")
+            continue
+        address = pool.take(wanted) if wanted else pool.allocate()
+        undo.callback(pool.release, address)
+        addresses[version] = address
+    endpoint_id = secrets.token_hex(32)
+    ip, ip6 = addresses.get(4), addresses.get(6)
+    any_address = ip or ip6
+    if any_address is None:
+        raise InvalidArgument(f"network {network.name} has no addresses")
+    return Endpoint(
+        network_id=network.id,
+        network_name=network.name,
+        endpoint_id=endpoint_id,
+        interface=f"eth{position}",
+        device=f"{DEVICE_PREFIX}{endpoint_id[:7]}",
+        mac=_checked_mac(request.mac) if request.mac else mac_for(any_address),
+        ip=str(ip or ""),
+        prefix_len=pools[4].network.prefixlen if ip else 0,
+        gateway=pools[4].gateway if ip and not network.internal else "",
+        ip6=str(ip6 or ""),
+        prefix_len6=pools[6].network.prefixlen if ip6 else 0,
+        gateway6=pools[6].gateway if ip6 and not network.internal else "",
+        aliases=request.aliases,
+    )
+
+
+def new_veth(endpoint: Endpoint, netns_fd: int, *, mtu: int) -> Message:
+    """The message, for the host's namespace, that makes the endpoint's veth with its peer in `netns_fd`."""
+    return add_veth(
+        endpoint.device,
+        peer_netns_fd=netns_fd,
+        peer_name=endpoint.interface,
+        peer_index=interface_index(endpoint),
+        mtu=mtu,
+    )
+
+
+def plug_host_side(network: Network, bridge_index: int, endpoint: Endpoint, *, mtu: int) -> list[Message]:
+    """The messages, for the host's namespace, that attach the endpoint's veth, of `mtu` so far, to its bridge."""
+    return [
+        add_to_bridge(endpoint.device, bridge_index, mtu=None if network.mtu == mtu else network.mtu),
+        set_port(endpoint.device, hairpin=True, isolated=not network.allows_traffic_between_endpoints),
+    ]
+
+
+def plug_inside(network: Network, endpoint: Endpoint, *, is_default_route: bool, mtu: int) -> list[Message]:
+    """The messages, for the sandbox's namespace, that give the peer its addresses and routes."""
+    index = interface_index(endpoint)
+    mac = bytes.fromhex(endpoint.mac.replace(":", ""))
+    messages = [set_link(index, mac=mac, mtu=None if network.mtu == mtu else network.mtu)]
+    if endpoint.ip:
+        messages.append(add_address(index, ip_address(endpoint.ip), endpoint.prefix_len))
+    if endpoint.ip6:
+        messages.append(add_address(index, ip_address(endpoint.ip6), endpoint.prefix_len6))
+    if is_default_route:
+        gateways = (endpoint.gateway if endpoint.ip else "", endpoint.gateway6 if endpoint.ip6 else "")
+        messages += [add_default_route(ip_address(gateway), index) for gateway in gateways if gateway]
+    return messages
+
+
+def silence(route: RouteSocket, devices: list[str]) -> None:
+    """Take ports off their bridge at once, so that a reused address is not sent to its former owner."""
+    with contextlib.suppress(OSError):  # gone with the namespace already
+        route.transact([silence_port(device) for device in devices])
+
+
+def unplug(route: RouteSocket, device: str) -> None:
+    """Delete a veth, and its peer with it; no error if there is none. Takes some 30 ms."""
+    try:
+        route.transact([delete_link(device)])
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def interface_index(endpoint: Endpoint) -> int:
+    """The index that the endpoint's interface has, or is to have, inside the sandbox."""
+    return FIRST_INTERFACE_INDEX + int(endpoint.interface.removeprefix("eth"))
+
+
+def _checked_mac(mac: str) -> str:
+    try:
+        packed = bytes.fromhex(mac.replace(":", "").replace("-", ""))
+    except ValueError:
+        packed = b""
+    if len(packed) != 6 or packed[0] & 1:
+        raise InvalidArgument(f"invalid MAC address: {mac}")
+    return ":".join(f"{byte:02x}" for byte in packed)
