@@ -1,0 +1,155 @@
+"""Which namespaces a container makes, shares or joins: `--network`, `--pid`, `--ipc`, `--uts`, `--cgroupns`.
+
+A container's network namespace is its *sandbox*: joined by endpoints, shared by `container:X`, held by a descriptor
+and never by a mount, so that it goes when its last user goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from naru.api.network import EndpointSettings
+from naru.engine.container import Container, Containers
+from naru.errors import Conflict, InvalidArgument
+from naru.network.networks import Networks
+from naru.network.record import Endpoint, EndpointRequest, PortBinding
+
+_MODES = {"pid": "pid_mode", "ipc": "ipc_mode", "uts": "uts_mode", "cgroup": "cgroupns_mode"}
+_NS_FILE = {"pid": "pid", "ipc": "ipc", "uts": "uts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A network namespace ready for a start: its descriptor (None: the host's), and whether that is ours to close."""
+
+    fd: int | None
+    is_ours: bool = True
+    endpoints: list[Endpoint] = field(default_factory=list)
+    ports: list[PortBinding] = field(default_factory=list)
+
+
+def shared_namespaces(container: Container, containers: Containers) -> dict[str, str]:
+    """Return namespace type → "host" or the `/proc/N/ns/…` of the container it is shared with.
+
+    InvalidArgument: an unknown mode. Conflict: the other container is not running.
+    """
+    share: dict[str, str] = {}
+    for kind, attribute in _MODES.items():
+        mode: str = getattr(container.host_config, attribute)
+        if mode == "host":
+            share[kind] = "host"
+        elif mode.startswith("container:") and kind in _NS_FILE:
+            other = running_peer(mode, containers)
+            share[kind] = f"/proc/{other.pid}/ns/{_NS_FILE[kind]}"
+        elif mode not in ("", "private", "shareable", "none"):
+            raise InvalidArgument(f"invalid {kind.upper()} mode: {mode}")
+    if container.host_config.network_mode == "host":
+        share["network"] = "host"
+    return share
+
+
+def running_peer(mode: str, containers: Containers) -> Container:
+    """Return the container that `container:X` means. NotFound: none. Conflict: it is not running."""
+    other = containers.get(mode.removeprefix("container:"))
+    if not other.is_running:
+        raise Conflict(f"cannot join network of a non running container: {other.id}")
+    return other
+
+
+def join_network(container: Container, networks: Networks, containers: Containers, undo: ExitStack) -> Joined:
+    """Give `container` its network namespace; leaving it again is registered with `undo`."""
+    mode = container.host_config.network_mode
+    if mode == "host":
+        return Joined(None)
+    if mode.startswith("container:"):
+        other = running_peer(mode, containers)
+        return Joined(os.open(f"/proc/{other.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+    if mode == "none" or container.config.network_disabled:
+        return Joined(networks.private_netns())
+    sandbox = networks.join(container.id, endpoint_requests(container), requested_ports(container), name=container.name)
+    undo.callback(networks.leave, container.id)
+    return Joined(sandbox.netns_fd, False, list(sandbox.endpoints), list(sandbox.ports))
+
+
+def endpoint_requests(container: Container) -> list[EndpointRequest]:
+    """Return the attachments that the request asks for, the network of `--network` first."""
+    mode = container.host_config.network_mode
+    first = "bridge" if mode in ("", "default") else mode
+    asked: dict[str, EndpointSettings] = {
+        "bridge" if name == "default" else name: settings
+        for name, settings in (container.networking.endpoints_config or {}).items()
+    }
+    names = [first, *(name for name in asked if name != first)]
+    return [_endpoint_request(name, asked.get(name), container) for name in names]
+
+
+def _endpoint_request(name: str, settings: EndpointSettings | None, container: Container) -> EndpointRequest:
+    settings = settings or EndpointSettings()
+    wanted = settings.ipam_config
+    return EndpointRequest(
+        network=name,
+        ip=(wanted.ipv4_address if wanted else "") or None,
+        ip6=(wanted.ipv6_address if wanted else "") or None,
+        mac=settings.mac_address or container.config.mac_address or None,
+        aliases=tuple(settings.aliases or ()),
+    )
+
+
+def requested_ports(container: Container) -> list[PortBinding]:
+    """Return the ports to publish, one entry for each binding. InvalidArgument: not a port."""
+    found: list[PortBinding] = []
+    for port, bindings in (container.host_config.port_bindings or {}).items():
+        number, protocol = parse_port(port)
+        for binding in bindings or []:
+            first, last = _host_range(binding.host_port)
+            found.append(
+                PortBinding(
+                    container_port=number,
+                    protocol=protocol,
+                    host_ip=binding.host_ip,
+                    host_port=first,
+                    host_port_end=last,
+                )
+            )
+    if container.host_config.publish_all_ports:
+        published = {(binding.container_port, binding.protocol) for binding in found}
+        exposed = [parse_port(port) for port in container.config.exposed_ports or {}]
+        found += [
+            PortBinding(container_port=number, protocol=protocol)
+            for number, protocol in exposed
+            if (number, protocol) not in published
+        ]
+    return found
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """Return `80/tcp` as (80, "tcp"). InvalidArgument: anything else."""
+    number, _, protocol = text.partition("/")
+    protocol = (protocol or "tcp").lower()
+    if not number.isdigit() or not 0 < int(number) < 65536 or protocol not in ("tcp", "udp", "sctp"):
+        raise InvalidArgument(f"invalid port specification: {text}")
+    return int(number), protocol
+
+
+def _host_range(text: str) -> tuple[int | None, int | None]:
+    first, _, last = text.partition("-")
+    if not text or text == "0":
+        return None, None
+    if not first.isdigit() or (last and not last.isdigit()) or int(last or first) > 65535:
+        raise InvalidArgument(f"invalid port specification: {text}")
+    return int(first), int(last) if last else None
+
+
+def check_mode_conflicts(container: Container, published: Sequence[PortBinding]) -> None:
+    """Refuse what Docker refuses: a hostname, links or ports in somebody else's network namespace."""
+    host, config = container.host_config, container.config
+    if host.network_mode.startswith("container:"):
+        if config.hostname:
+            raise InvalidArgument("conflicting options: hostname and the network mode")
+        if published:
+            raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+    if host.links and host.network_mode == "host":
+        raise InvalidArgument("conflicting options: host type networking can't be used with links")

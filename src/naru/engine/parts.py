@@ -1,0 +1,66 @@
+"""What the engine is made of: its stores and its ways to the world, handed in by `daemon`, and the paths they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from naru.api.build import BuildCache, BuildOptions, BuildPruneReport
+from naru.api.progress import ProgressMessage
+from naru.content.store import ContentStore
+from naru.engine.container import Containers
+from naru.engine.events import EventBus
+from naru.image.snapshot import Snapshots
+from naru.image.store import Image, Images
+from naru.network.networks import Networks
+from naru.oci.reference import Reference
+from naru.task.tasks import Tasks
+from naru.volume.volumes import Volumes
+
+Progress = Callable[[ProgressMessage], None]
+Provider = Callable[[Reference, Progress], Image | None]
+
+
+class ImageBuilder(Protocol):
+    """The builder's door: the engine does not know what a Dockerfile is."""
+
+    def build(self, context: BinaryIO, options: BuildOptions, progress: Progress) -> object: ...
+    def disk_usage(self) -> list[BuildCache]: ...
+    def prune(self, *, unused_since: datetime | None = None) -> BuildPruneReport: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The directories of one engine. `data` survives a reboot, `run` need not."""
+
+    data: Path
+    run: Path
+
+    def container(self, container_id: str) -> Path:
+        """Return a container's directory: bundle, /etc files, log."""
+        return self.data / "containers" / container_id
+
+    def log(self, container_id: str) -> Path:
+        """Return a container's json-file log."""
+        return self.container(container_id) / f"{container_id}-json.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The engine's collaborators. `provide` makes an image from the built-in library when no registry has it."""
+
+    paths: Paths
+    containers: Containers
+    events: EventBus
+    content: ContentStore
+    images: Images
+    snapshots: Snapshots
+    volumes: Volumes
+    networks: Networks
+    tasks: Tasks
+    builder: ImageBuilder
+    provide: Provider | None = None
+    insecure_registries: tuple[str, ...] = ()
