@@ -1,0 +1,118 @@
+"""Lists as Docker's CLI prints them: columns, `--format` templates, JSON lines, bare identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from naru.cli.flags import UsageError
+from naru.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from naru.cli.template import Row
+
+_LEAST_WIDTH = 10
+_GAP = 3
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Return a list's lines of cells as text, as wide as Docker's."""
+    return aligned(lines, least=_LEAST_WIDTH, gap=_GAP)
+
+
+def aligned(lines: Sequence[Sequence[str]], *, least: int, gap: int) -> str:
+    """Return lines of cells as text: columns of `least` width, or of the widest cell and a gap; the last as it is."""
+    count = max((len(line) for line in lines), default=0)
+    widths = [
+        max(least, *(_width(line[index]) + gap for line in lines if len(line) > index)) for index in range(count - 1)
+    ]
+    text = []
+    for line in lines:
+        cells = [cell + " " * (widths[index] - _width(cell)) for index, cell in enumerate(line[:-1])]
+        text.append("".join([*cells, *line[-1:]]) + "\n")
+    return "".join(text)
+
+
+def print_rows(rows: Sequence[Row], headers: Mapping[str, str], default: Sequence[str], form: str) -> None:
+    """Print rows by `--format`: "" or `table` for the `default` fields, `table TEMPLATE`, `json`, or a template.
+
+    InvalidArgument: the template is wrong, in Docker's words.
+    """
+    form = form.replace("\\t", "\t").replace("\\n", "\n")
+    if form in ("", "table"):
+        lines = [[headers[field] for field in default]]
+        lines += [[_cell(row[field]) for field in default] for row in rows]
+        print(columns(lines), end="")
+        return
+    from naru.cli.template import Headers, Template, TemplateError
+
+    is_table = form.startswith("table")
+    body = form.removeprefix("table").strip(" ") if is_table else form
+    try:
+        template = Template("{{json .}}" if body == "json" else body)
+    except TemplateError as error:
+        raise InvalidArgument(f"failed to parse template: {error}") from None
+    try:
+        texts = [template.render(row) for row in rows]
+        if is_table:
+            texts.insert(0, template.render(Headers(headers), is_header=True))
+    except TemplateError as error:
+        raise InvalidArgument(f"failed to execute template: {error}") from None
+    if is_table:
+        print(columns([line.split("\t") for text in texts for line in text.split("\n")]), end="")
+    else:
+        for text in texts:
+            print(text)
+
+
+def print_value(value: Any, form: str, *, prefix: str = "template parsing error: ") -> None:
+    """Print one document by a template; `json` is short for the template `{{json .}}`."""
+    from naru.cli.template import Template, TemplateError
+
+    form = form.replace("\\t", "\t").replace("\\n", "\n")
+    try:
+        print(Template("{{json .}}" if form == "json" else form).render(value))
+    except TemplateError as error:
+        raise InvalidArgument(f"{prefix}{error}") from None
+
+
+def filters(given: Sequence[str]) -> dict[str, dict[str, bool]] | None:
+    """Return `--filter` values as the API takes them. InvalidArgument: one is not `name=value`."""
+    found: dict[str, dict[str, bool]] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise UsageError(
+                f'invalid argument "{one}" for "-f, --filter" flag: bad format of filter (expected name=value)'
+            )
+        found.setdefault(name.strip().lower(), {})[value.strip()] = True
+    return found or None
+
+
+def shortened(text: str, width: int) -> str:
+    """Return `text` cut to `width` columns, with an ellipsis if it was longer."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def short_id(identifier: str) -> str:
+    """Return an ID's first 12 digits, without its algorithm."""
+    return identifier.partition(":")[2][:12] if ":" in identifier else identifier[:12]
+
+
+def yes(value: object) -> str:
+    """Return a truth as Go prints it."""
+    return "true" if value else "false"
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
