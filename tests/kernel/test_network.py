@@ -25,6 +25,7 @@ import pytest
 
 from naru.errors import Conflict, Forbidden
 from naru.kernel import netns
+from naru.kernel.conntrack import ConntrackSocket
 from naru.network.networks import Networks, NetworkSettings
 from naru.network.record import EndpointRequest, PortBinding, Sandbox, Subnet
 from naru.persist.database import Database
@@ -384,6 +385,29 @@ def test_a_udp_sender_that_tried_too_early_is_heard_once_the_port_is_published(l
         return client.recv(100)
 
     eventually(lambda: answer() == f"{OUTSIDE} again".encode())
+
+
+@in_private_network
+def test_a_containers_flow_to_a_port_number_that_is_then_published_goes_on(lab: Lab) -> None:
+    server = lab.outside(lambda: _bind_udp(8080))
+    lab.undo.callback(server.close)
+    db = lab.join(DB)
+    client = netns.run_inside(db.netns_fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    lab.undo.callback(client.close)
+    client.settimeout(DEADLINE_S)
+    client.sendto(b"hello", (OUTSIDE, 8080))
+    _data, client_as_seen = server.recvfrom(100)
+    early = lab.outside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    lab.undo.callback(early.close)
+    early.sendto(b"early", (HOST, 8080))
+    conntrack = ConntrackSocket()
+    lab.undo.callback(conntrack.close)
+
+    lab.join(WEB, *PUBLISHED)
+    eventually(lambda: str(HOST) not in [str(flow.destination) for flow in conntrack.flows(socket.AF_INET, 17)])
+    server.sendto(b"later", client_as_seen)
+
+    assert client.recv(100) == b"later"
 
 
 @in_private_network

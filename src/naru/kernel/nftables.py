@@ -258,6 +258,22 @@ def load_protocol_and_port(register: int) -> bytes:
     return _meta(16, register) + _payload(2, 2, 2, register + 1)
 
 
+def is_protocol(number: int) -> bytes:
+    """Match one transport protocol (`meta l4proto`)."""
+    return _meta(16, _REGISTER) + _compare(bytes((number,)), False)
+
+
+def load_source(family: int, register: int) -> bytes:
+    """Load the source address into 4-byte registers from `register` on."""
+    offset, length = (12, 4) if family == NFPROTO_IPV4 else (8, 16)
+    return _payload(1, offset, length, register)
+
+
+def load_protocol_and_source_port(register: int) -> bytes:
+    """Load the transport protocol into `register` and the source port into the next."""
+    return _meta(16, register) + _payload(2, 0, 2, register + 1)
+
+
 def map_lookup(name: str, source: int, destination: int) -> bytes:
     """Look the registers from `source` on up in a map and load its data; a key that is not there ends the rule."""
     return _expression("lookup", text(1, name), be32(2, source), be32(3, destination))
@@ -271,6 +287,11 @@ def translate_destination(family: int, address_register: int, port_register: int
 def masquerade() -> bytes:
     """Give the connection the source address of the device it leaves by."""
     return _expression("masq")
+
+
+def untracked() -> bytes:
+    """Keep the packet out of connection tracking; only in chains of raw priority."""
+    return _expression("notrack")
 
 
 def counter() -> bytes:

@@ -99,14 +99,14 @@ class RouteSocket(NetlinkSocket):
                 return None
             raise
 
-    def addresses(self, index: int) -> list[Interface]:
-        """Return the addresses of the device `index`."""
+    def addresses(self, index: int | None = None) -> list[Interface]:
+        """Return the addresses of the device `index`, or of all devices."""
         found: list[Interface] = []
         for reply in self.dump(Message(RTM_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, 0), "RTM_GETADDR")):
             family, prefix_len, _flags, _scope, owner = _IFADDR.unpack_from(reply.body)
             parts = attributes(reply.body[_IFADDR.size :])
             packed = parts.get(IFA_LOCAL, parts.get(IFA_ADDRESS))
-            if owner == index and packed is not None and family in (socket.AF_INET, socket.AF_INET6):
+            if index in (None, owner) and packed is not None and family in (socket.AF_INET, socket.AF_INET6):
                 found.append(
                     IPv4Interface((packed, prefix_len))
                     if family == socket.AF_INET

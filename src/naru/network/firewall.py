@@ -4,6 +4,7 @@
       map published      host address . protocol . port -> container address . port
       map published_any  protocol . port                -> container address . port
       chain guard        (prerouting, raw)   bridges cannot reach the host's 127.0.0.0/8
+      chain answers      (output, raw)       the relay's UDP answers begin no flow of their own
       chain prerouting   (nat)               connections from outside and from containers to published ports
       chain output       (nat)               connections of the host itself to published ports
       chain postrouting  (nat)               masquerade: to the outside, hairpin, from 127.0.0.1
@@ -54,8 +55,11 @@ from naru.kernel.nftables import (
     destination_is_local,
     from_interface,
     is_destination_translated,
+    is_protocol,
     load_destination,
     load_protocol_and_port,
+    load_protocol_and_source_port,
+    load_source,
     map_lookup,
     masquerade,
     port_part,
@@ -64,6 +68,7 @@ from naru.kernel.nftables import (
     table,
     to_interface,
     translate_destination,
+    untracked,
     verdict,
 )
 from naru.network.flows import StaleFlows
@@ -111,10 +116,13 @@ class Firewall:
         messages: list[Message] = []
         for family in families:
             messages += ruleset(family, bridges, loopback=loopback, closed=closed)
+        publications = list(publications)
         messages += _elements(publications, families)
         stale = NFPROTO_IPV6 not in families and self._nftables.has_table(NFPROTO_IPV6, TABLE)
         self._nftables.commit(([delete_table(NFPROTO_IPV6, TABLE)] if stale else []) + messages)
         self._families = families
+        # Senders that tried while somebody had flushed the tables.
+        self._stale_flows.forget(publications, translated=False)
 
     def is_installed(self) -> bool:
         """Say whether our tables are still there."""
@@ -123,7 +131,7 @@ class Firewall:
     def publish(self, publications: Sequence[Publication]) -> None:
         """Make publications reachable, for senders too that tried before. OSError ENOENT: tables are missing."""
         self._nftables.commit(_elements(publications, self._families))
-        self._stale_flows.forget(publications, only_translated=False)
+        self._stale_flows.forget(publications, translated=False)
 
     def withdraw(self, publications: Sequence[Publication]) -> bool:
         """Make publications unreachable; False if the tables are not as recorded and want an `install`."""
@@ -141,7 +149,7 @@ class Firewall:
             if error.errno != errno.ENOENT:
                 raise
             return False
-        self._stale_flows.forget(publications, only_translated=True)
+        self._stale_flows.forget(publications, translated=True)
         return True
 
     def remove(self) -> None:
@@ -172,6 +180,7 @@ def ruleset(family: int, networks: Sequence[Network], *, loopback: bool, closed:
         concatenated_map(family, TABLE, _EXACT, number=1, key=(address, TYPE_PROTOCOL, TYPE_PORT), data=target),
         concatenated_map(family, TABLE, _ANY, number=2, key=(TYPE_PROTOCOL, TYPE_PORT), data=target),
         chain("guard", "filter", HOOK_PREROUTING, PRIORITY_RAW),
+        chain("answers", "filter", HOOK_OUTPUT, PRIORITY_RAW),
         chain("prerouting", "nat", HOOK_PREROUTING, PRIORITY_DSTNAT),
         chain("output", "nat", HOOK_OUTPUT, PRIORITY_DSTNAT),
         chain("postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SRCNAT),
@@ -209,6 +218,21 @@ def ruleset(family: int, networks: Sequence[Network], *, loopback: bool, closed:
                 translate_destination(family, _REGISTER, _REGISTER + registers),
             ),
         ]
+    # What the host itself sends from a published port is the relay's answer to a sender whose flow is older than the
+    # port. Tracked, that answer would begin an untranslated flow just after the stale one was forgotten, and the sender
+    # would be the relay's for as long as it went on sending.
+    udp = is_protocol(PROTOCOLS["udp"])
+    exact = (load_source(family, _REGISTER), load_protocol_and_source_port(_REGISTER + registers))
+    messages += [
+        rule("answers", udp, *exact, map_lookup(_EXACT, _REGISTER, _REGISTER), untracked()),
+        rule(
+            "answers",
+            udp,
+            load_protocol_and_source_port(_REGISTER),
+            map_lookup(_ANY, _REGISTER, _REGISTER),
+            untracked(),
+        ),
+    ]
     messages += _postrouting(rule, bridges, version)
     messages += _forward(rule, bridges, closed=closed)
     return messages

@@ -9,22 +9,24 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from naru.kernel.conntrack import ConntrackSocket, Flow
 from naru.kernel.nftables import NFPROTO_IPV4, NFPROTO_IPV6
+from naru.kernel.rtnetlink import RouteSocket
 from naru.network.record import Publication
 
 _log = logging.getLogger(__name__)
 _UDP = 17
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
     publications: Sequence[Publication]
-    only_translated: bool
+    translated: bool
 
 
 class StaleFlows:
@@ -32,18 +34,19 @@ class StaleFlows:
 
     def __init__(self) -> None:
         self._conntrack = ConntrackSocket()
+        self._route = RouteSocket()
         self._requests: list[_Request] = []
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def forget(self, publications: Sequence[Publication], *, only_translated: bool) -> None:
-        """Forget the flows to UDP `publications`; `only_translated` ones are those that their container answers."""
+    def forget(self, publications: Sequence[Publication], *, translated: bool) -> None:
+        """Forget the flows to UDP `publications` that their container answers (`translated`), or all others."""
         affected = [publication for publication in publications if publication.protocol == "udp"]
         if not affected:
             return
         with self._changed:
-            self._requests.append(_Request(affected, only_translated))
+            self._requests.append(_Request(affected, translated))
             self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="stale-flows", daemon=True)
@@ -57,6 +60,7 @@ class StaleFlows:
         if self._thread:
             self._thread.join()
         self._conntrack.close()
+        self._route.close()
 
     def _run(self) -> None:
         while True:
@@ -65,12 +69,17 @@ class StaleFlows:
                 requests, self._requests = self._requests, []
             if not requests:
                 return
+            try:
+                local = {address.ip for address in self._route.addresses()}
+            except OSError:
+                _log.exception("cannot forget stale UDP flows")
+                continue
             for family, version in ((NFPROTO_IPV4, 4), (NFPROTO_IPV6, 6)):
                 by_port = _by_port(requests, version)
                 if not by_port:
                     continue
                 try:
-                    self._conntrack.forget(family, _UDP, partial(_is_stale, by_port))
+                    self._conntrack.forget(family, _UDP, partial(_is_stale, by_port, local))
                 except OSError:
                     _log.exception("cannot forget stale UDP flows")
 
@@ -82,16 +91,17 @@ def _by_port(requests: Sequence[_Request], version: int) -> dict[int, list[tuple
             host = ipaddress.ip_address(publication.host_ip)
             # Where versions differ nothing is translated: the relay has a socket, and a socket has no stale flows.
             if host.version == version == ipaddress.ip_address(publication.target_ip).version:
-                by_port.setdefault(publication.host_port, []).append((publication, request.only_translated))
+                by_port.setdefault(publication.host_port, []).append((publication, request.translated))
     return by_port
 
 
-def _is_stale(by_port: dict[int, list[tuple[Publication, bool]]], flow: Flow) -> bool:
+def _is_stale(by_port: dict[int, list[tuple[Publication, bool]]], local: Container[_Address], flow: Flow) -> bool:
+    destination = str(flow.destination)
+    # Flows through this host, of its containers too, may well go to a published number on some other machine.
+    is_local = flow.destination.is_loopback or flow.destination in local
+    answered_by = (str(flow.answering), flow.answering_port)
     return any(
-        (publication.host_ip in ("0.0.0.0", "::") or str(flow.destination) == publication.host_ip)
-        and (
-            not only_translated
-            or (str(flow.answering), flow.answering_port) == (publication.target_ip, publication.target_port)
-        )
-        for publication, only_translated in by_port.get(flow.destination_port, ())
+        (is_local if publication.host_ip in ("0.0.0.0", "::") else destination == publication.host_ip)
+        and (answered_by == (publication.target_ip, publication.target_port)) == translated
+        for publication, translated in by_port.get(flow.destination_port, ())
     )
