@@ -36,13 +36,13 @@ from naru.build.instructions import (
     Volume,
     Workdir,
 )
+from naru.build.step import SCRIPTS
 from naru.errors import InvalidArgument
 from naru.oci import image as oci
 from naru.oci.image import ContainerConfig
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SCRIPTS = "/dev/pipes"
 HISTORY_COMMENT = "buildkit.dockerfile.v0"
 _PORT = re.compile(r"(?:(?:\[[0-9a-fA-F:]+\]|[0-9.]+)?:)?(?:\d*(?:-\d+)?:)?(\d+)(?:-(\d+))?(?:/(\w+))?$")
 _PROTOCOLS = ("tcp", "udp", "sctp")

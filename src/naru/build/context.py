@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from naru.build.directories import CONTEXT_PREFIX
 from naru.build.filetree import Tree, clean_path
 from naru.build.patterns import PathRules, read_ignore_file
 from naru.build.untar import untar
 from naru.errors import NotFound
 from naru.kernel.openat2 import openat2
 
-_PREFIX = "context-"
 _LARGEST_DOCKERFILE = 16 << 20
 
 
@@ -44,19 +44,13 @@ def open_context(source: BinaryIO | Path, *, dockerfile: str, directory: Path) -
             yield _read(root_fd, dockerfile)
         return
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unpacked = tempfile.mkdtemp(prefix=_PREFIX, dir=directory)
+    unpacked = tempfile.mkdtemp(prefix=CONTEXT_PREFIX, dir=directory)
     try:
         with _opened(Path(unpacked)) as root_fd:
             untar(source, root_fd)
             yield _read(root_fd, dockerfile)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-
-
-def sweep_contexts(directory: Path) -> None:
-    """Remove the contexts that a killed build left behind."""
-    for left in directory.glob(f"{_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

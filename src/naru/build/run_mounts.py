@@ -1,26 +1,22 @@
 """`RUN --mount` made real: what is bound into a step, and what of it the cache key holds.
 
-    <data-root>/build/mounts-<random>/       copies for bind mounts of one step; what it writes there is thrown away
-    <data-root>/build/cache/<hash of id>/    cache mounts; they outlive builds, are never in a layer or key
-
-Secrets and ssh agents come with a build session, which the classic POST /build does not have.
+What a step writes to a bind mount is thrown away with the copy it was given. Secrets and ssh agents come with a build
+session, which the classic POST /build does not have.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from naru.build.cache import Value
 from naru.build.config import working_directory
 from naru.build.copying import copy_out
+from naru.build.directories import MOUNTS_PREFIX, CacheDirectories
 from naru.build.filetree import Tree, fingerprint, select
 from naru.build.run_mount import RunMount
 from naru.errors import InvalidArgument, Unsupported
@@ -28,39 +24,6 @@ from naru.oci.image import ContainerConfig
 from naru.oci.runtime import Mount
 
 TreeOf = Callable[[str], AbstractContextManager[Tree]]
-_PREFIX = "mounts-"
-_CACHE_DIRECTORY_MODE = 0o755
-
-
-@dataclass
-class CacheDirectories:
-    """The cache mounts of one daemon. `locked` ones serve a step at a time."""
-
-    directory: Path
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict)
-
-    @contextmanager
-    def use(self, mount: RunMount) -> Iterator[Path]:
-        """Yield the directory of a cache mount, made on first use with the owner and mode it asks for."""
-        name = hashlib.sha256((mount.id or mount.target).encode()).hexdigest()
-        with self._lock:
-            lock = self._locks.setdefault(name, threading.Lock())
-        path = self.directory / "cache" / name
-        with ExitStack() as stack:
-            if mount.sharing == "locked":
-                stack.enter_context(lock)
-            elif mount.sharing == "private":
-                if not lock.acquire(blocking=False):
-                    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self.directory)))
-                else:
-                    stack.callback(lock.release)
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not path.exists() or not any(path.iterdir()):
-                path.mkdir(exist_ok=True)
-                os.chown(path, mount.uid or 0, mount.gid or 0)
-                path.chmod(_CACHE_DIRECTORY_MODE if mount.mode is None else mount.mode)
-            yield path
 
 
 def mount_facts(mounts: tuple[RunMount, ...], tree_of: TreeOf) -> list[Value]:
@@ -87,12 +50,6 @@ def mounted(
         yield [found for mount in mounts if (found := _mount(mount, tree_of, caches, config, stack)) is not None]
 
 
-def sweep(directory: Path) -> None:
-    """Remove what steps of a killed build left here; cache mounts stay."""
-    for left in directory.glob(f"{_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
 def _mount(
     mount: RunMount, tree_of: TreeOf, caches: CacheDirectories, config: ContainerConfig, stack: ExitStack
 ) -> Mount | None:
@@ -112,7 +69,7 @@ def _mount(
         return None
     with tree_of(mount.from_) as tree:
         caches.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=caches.directory))
+        place = Path(tempfile.mkdtemp(prefix=MOUNTS_PREFIX, dir=caches.directory))
         stack.callback(shutil.rmtree, place, ignore_errors=True)
         place.chmod(0o755)
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -30,6 +30,7 @@ from naru.build.config import (
 )
 from naru.build.context import Context
 from naru.build.copying import plan_copy
+from naru.build.directories import CacheDirectories
 from naru.build.dockerfile import parse_trigger
 from naru.build.expand import GlobalScope, Scope, expand
 from naru.build.failure import StepFailed
@@ -41,7 +42,7 @@ from naru.build.ownership import resolve_owner
 from naru.build.place import Attributes, is_directory, make_directories
 from naru.build.progress import BuildProgress
 from naru.build.run_mount import parse_run_mount
-from naru.build.run_mounts import CacheDirectories, mount_facts, mounted
+from naru.build.run_mounts import mount_facts, mounted
 from naru.build.stages import SCRATCH, ImageRef, StageRef, base_of, source_of
 from naru.build.step import Cancelled, Step, StepRunner
 from naru.build.syntax import DockerfileError, SyntaxProblem

@@ -20,7 +20,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from naru.build.config import SCRIPTS
 from naru.build.host import Borrowed, borrow
 from naru.build.mountpoints import with_mountpoints
 from naru.errors import NaruError
@@ -37,6 +36,8 @@ from naru.task.spec import DEFAULT_SHM_BYTES, base_spec
 from naru.task.task import Task
 from naru.task.tasks import StartRequest, Tasks
 
+# Where a step finds the files of its `scripts`.
+SCRIPTS = "/dev/pipes"
 _PREFIX = "step-"
 # The same for every step, so that a step that writes it down gives the same layer each time.
 _HOSTNAME = "naru-build"

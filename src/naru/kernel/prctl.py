@@ -14,6 +14,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_GET_TID_ADDRESS = 40
 
+# One type for all names: a type made in a shim would be memory of each shim.
+_Name = ctypes.c_char * 16
+
 _prctl = libc_call("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 
 
@@ -42,7 +45,8 @@ def set_child_subreaper(enabled: bool) -> None:
 
 def set_name(name: str) -> None:
     """Set the calling thread's name, cut to 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    buffer = _Name()
+    buffer.value = name.encode()[:15]
     _prctl(_PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0)
 
 

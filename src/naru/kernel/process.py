@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong
+from functools import cache
 
 from naru.kernel import prctl
 from naru.kernel.libc import libc_call, syscall
@@ -202,11 +203,17 @@ def _pid_of(pidfd: int) -> int:
         return next(int(line.split()[1]) for line in information if line.startswith("Pid:"))
 
 
-def set_command_line(text: str) -> None:
-    """Overwrite what ps(1) shows as this process's command line; cut to the room that execve(2) left for it."""
+@cache
+def _command_line_area() -> tuple[int, int]:
+    """Return where execve(2) put this program's arguments; forks inherit both the place and the answer."""
     with open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
+    return int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
+
+
+def set_command_line(text: str) -> None:
+    """Overwrite what ps(1) shows as this process's command line; cut to the room that execve(2) left for it."""
+    start, end = _command_line_area()
     room = end - start
     if start and room > 1:
         ctypes.memmove(start, text.encode()[: room - 1].ljust(room, b"\0"), room)
