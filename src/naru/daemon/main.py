@@ -24,6 +24,9 @@ def main() -> None:
         protect()
     _, launcher = spawn()
     del sys.modules["typing_extensions"]
+    from naru.daemon.lean_aiohttp import postpone_client
+
+    postpone_client()
     from naru.daemon.run import run
     from naru.kernel.prctl import set_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from naru.api.container import AttachOptions
 from naru.server.call import Call
@@ -60,8 +60,8 @@ async def attach_websocket(call: Call) -> web.StreamResponse:
     output = asyncio.get_running_loop().create_task(_send_output(reader, messages))
     try:
         async for message in messages:
-            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                writer.write(message.data.encode() if message.type is WSMsgType.TEXT else message.data)
+            if message.type in (web.WSMsgType.TEXT, web.WSMsgType.BINARY):
+                writer.write(message.data.encode() if message.type is web.WSMsgType.TEXT else message.data)
                 await writer.drain()
     finally:
         output.cancel()
