@@ -78,7 +78,7 @@ class Execs:
                         stdin=asked.attach_stdin,
                         stdout=asked.attach_stdout,
                         stderr=asked.attach_stderr,
-                        multiplexed=not asked.tty,
+                        multiplexed=not request.tty,
                         detach_keys=parse_detach_keys(asked.detach_keys) if asked.tty else b"",
                         prefix=prefix,
                     ),

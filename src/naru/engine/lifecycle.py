@@ -389,11 +389,12 @@ class Lifecycle:
         self.publish(saved, "die", exitCode=str(event.exit_code), execDuration=str(int(ran_s)))
         for stream in self._log_streams.pop(container.id, set()):
             stream.wake()
+        # Also of a container that will be started again: `docker wait` returns at each exit. moby, SetRestarting.
+        self.waiters.exited(container.id, event.exit_code, event.reason)
         if self._wants_restart(saved):
             self._restart_later(saved, ran_s)
             return
         is_restarting = container.id in self._user_restarts
-        self.waiters.exited(container.id, event.exit_code, event.reason)
         if saved.host_config.auto_remove and not is_restarting:
             self._remove(saved, volumes=True)
 

@@ -21,13 +21,14 @@ async def start(call: Call) -> web.StreamResponse:
     if request.detach:
         await call.run(call.engine.exec_start, call["id"], request, None, b"")
         return web.Response()
+    # What the client asks for here decides, not what the exec was created with: moby, ContainerExecStart.
     with input_held(call):
         process = await call.run(call.engine.exec_inspect, call["id"])
 
         def session(connection: Connection) -> None:
             call.engine.exec_start(process.id, request, connection.fd, connection.prefix)
 
-        return await hijack(call, multiplexed=not process.process_config.tty, session=session)
+        return await hijack(call, multiplexed=not request.tty, session=session)
 
 
 async def resize(call: Call) -> web.StreamResponse:

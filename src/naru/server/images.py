@@ -126,7 +126,8 @@ async def load(call: Call) -> web.StreamResponse:
     def load_(progress: Progress) -> None:
         call.engine.image_load(source, quiet, progress)
 
-    return await stream_progress(call, load_)
+    # Docker says 200 before it reads the archive; docker-py looks for the error in the stream.
+    return await stream_progress(call, load_, always_ok=True)
 
 
 async def commit(call: Call) -> web.StreamResponse:

@@ -122,10 +122,13 @@ async def stream_file(
     return response
 
 
-async def stream_progress(call: Call, work: Callable[[Callable[[ProgressMessage], None]], None]) -> web.StreamResponse:
+async def stream_progress(
+    call: Call, work: Callable[[Callable[[ProgressMessage], None]], None], *, always_ok: bool = False
+) -> web.StreamResponse:
     """Answer with the messages `work` reports, a JSON object a line, each sent at once.
 
-    An error before the first message has its own status; after it, it is the last message, as clients expect.
+    An error before the first message has its own status (but `always_ok` keeps it at 200); after it, it is the last
+    message, as clients expect.
     """
     response = web.StreamResponse()
     response.content_type = "application/json"
@@ -139,11 +142,13 @@ async def stream_progress(call: Call, work: Callable[[Callable[[ProgressMessage]
     except ConnectionError:
         raise
     except Exception as error:
-        if not response.prepared:
+        if not response.prepared and not always_ok:
             raise
         text = message_of(error)
         code = error.exit_code if isinstance(error, StepFailed) else 0
         last = ProgressMessage(error=text, error_detail=ErrorDetail(code=code, message=text))
+        if not response.prepared:
+            await response.prepare(call.request)
         await response.write(encode(last) + b"\r\n")
     if not response.prepared:
         await response.prepare(call.request)
