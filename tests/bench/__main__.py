@@ -10,10 +10,12 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench import report
+from tests.bench import figures, report, scale
 from tests.bench.engines import TOP, Dockerd, Naru, find
-from tests.bench.figures import FIGURES, Bench, Row
+from tests.bench.figures import Bench, Row
 from tests.bench.scratch import Missing, make_image
+
+FIGURES = figures.FIGURES | scale.FIGURES
 
 
 def main() -> int:

@@ -85,9 +85,9 @@ def exec_(bench: Bench) -> list[Row]:
     for engine in bench.engines:
         engine.docker("run", "--detach", "--name", "bench-exec", "--init", IMAGE, "sleep", "1000000")
     try:
-        return [bench.milliseconds("docker exec CONTAINER true", ["exec", "bench-exec", "true"], 0.5)]
+        return [bench.milliseconds("docker exec CONTAINER true", ["exec", "bench-exec", "true"], 0.45)]
     finally:
-        _remove_all(bench)
+        remove_all(bench)
 
 
 def log(bench: Bench) -> list[Row]:
@@ -124,11 +124,11 @@ def log(bench: Bench) -> list[Row]:
             {one.name: command([find("docker"), "logs", "bench-log"], one.env) for one in bench.engines}, rounds
         )
     finally:
-        _remove_all(bench)
+        remove_all(bench)
     rates = {name: megabyte / (written[name] - starting[name]) for name in written}
     return [
         Row("container output into json-file", "MB/s", rates["naru"], rates["dockerd"], 2, less_is_better=False),
-        Row("docker logs", "MB/s", megabyte / read["naru"], megabyte / read["dockerd"], less_is_better=False),
+        Row("docker logs", "MB/s", megabyte / read["naru"], megabyte / read["dockerd"], 2, less_is_better=False),
     ]
 
 
@@ -159,7 +159,7 @@ def cli(bench: Bench) -> list[Row]:
 
 def memory(bench: Bench) -> list[Row]:
     """The daemons without containers, and what each of ten idle containers adds in shims."""
-    _remove_all(bench)
+    remove_all(bench)
     rows = []
     for field, what, target in (("Rss", "RSS", 0.6), ("Pss", "PSS", None)):
         ours, theirs = (megabytes(engine.daemon_processes(), field) for engine in bench.engines)
@@ -181,7 +181,7 @@ def memory(bench: Bench) -> list[Row]:
                 Row(f"shim of an idle container, {field.upper()}", "MB", each[0], each[1], limit, absolute=True)
             )
     finally:
-        _remove_all(bench)
+        remove_all(bench)
     return rows
 
 
@@ -251,7 +251,8 @@ def bootstrap(bench: Bench) -> list[Row]:
     return [Row("debian:bookworm-slim", "s", medians["naru"], medians["debootstrap"], 0.5, peer="debootstrap minbase")]
 
 
-def _remove_all(bench: Bench) -> None:
+def remove_all(bench: Bench) -> None:
+    """Remove every container of both engines and wait for their shims."""
     for engine in bench.engines:
         engine.remove_containers()
         wait_for(lambda engine=engine: not engine.shim_processes(), "shims to end")  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from functools import cache
 
 import msgspec
 
@@ -153,21 +154,23 @@ class ContainerVerbs:
         found = inspect.select(
             self.parts.containers, show_all=all, limit=limit, filters=filters or {}, health=self.health.of
         )
+        image_name = cache(self._image_name)  # many containers of few images, and each question is one to the database
         lines = [
-            inspect.summary(container, self._image_name(container), self.health.of(container.id)) for container in found
+            inspect.summary(container, image_name(container.image, container.image_id), self.health.of(container.id))
+            for container in found
         ]
         if size:
             for container, line in zip(found, lines, strict=True):
                 line.size_rw, line.size_root_fs = self._sizes(container)
         return lines
 
-    def _image_name(self, container: Container) -> str:
-        """The name the container was made from, or the image's ID where that name now means another image."""
+    def _image_name(self, name: str, image_id: str) -> str:
+        """The name a container was made from, or the image's ID where that name now means another image."""
         try:
-            is_same = self.parts.images.get(container.image).id == container.image_id
+            is_same = self.parts.images.get(name).id == image_id
         except NaruError:
             is_same = False
-        return container.image if is_same else container.image_id
+        return name if is_same else image_id
 
     def _sizes(self, container: Container) -> tuple[int, int]:
         own = self.parts.snapshots.usage(container.id)

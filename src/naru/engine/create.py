@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import msgspec
+
 from naru.api.container import ContainerCreateRequest, ContainerCreateResponse, MountPoint
 from naru.api.host import HostConfig
 from naru.engine import names
@@ -22,7 +24,7 @@ from naru.engine.namespaces import check_mode_conflicts, requested_ports
 from naru.engine.parts import Parts
 from naru.engine.signals import parse_signal
 from naru.engine.spec import SecurityOptions, limits, rlimits
-from naru.errors import InvalidArgument, NotFound
+from naru.errors import Conflict, InvalidArgument, NotFound
 from naru.image.store import Image
 
 _LEAST_MEMORY = 6 << 20  # below this a container's start fails in strange ways (moby's limit)
@@ -41,7 +43,7 @@ def create_container(
     NotFound: no such image. Conflict: the name is taken. InvalidArgument: the request contradicts itself, or names a
     network or another container that is not there.
     """
-    name = names.check(name) if name else names.generate(parts.containers.names())
+    wanted = names.check(name) if name else ""
     image = parts.images.get(request.image) if request.image else None
     if image is None:
         raise InvalidArgument("no image specified: a container is created from an image")
@@ -49,7 +51,7 @@ def create_container(
     warnings = check_host_config(host)
     container = Container(
         id=secrets.token_hex(32),
-        name=name,
+        name=wanted or names.generate(parts.containers.names()),
         created_at=now(),
         image_id=image.id,
         image=request.image,
@@ -77,10 +79,23 @@ def create_container(
         parts.snapshots.prepare(container.id, image.chain_id)
         undo.callback(parts.snapshots.remove, container.id)
         _populate_volumes(parts, container)
-        parts.containers.add(container)
+        container = _add(parts, container, may_rename=not wanted)
         undo.pop_all()
     publish(container, "create")
     return ContainerCreateResponse(id=container.id, warnings=warnings)
+
+
+def _add(parts: Parts, container: Container, *, may_rename: bool) -> Container:
+    """Save the record; under another generated name where somebody was given the same one meanwhile."""
+    while True:
+        try:
+            parts.containers.add(container)
+        except Conflict:
+            if not may_rename:
+                raise
+            container = msgspec.structs.replace(container, name=names.generate(parts.containers.names()))
+        else:
+            return container
 
 
 def _check_texts(container: Container) -> None:
