@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import signal
 import socket
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.root
 AF_VSOCK = 40
 UNSHARE = 272
 CLONE3 = 435
+MADVISE = 28
+MADV_DONTNEED, MADV_MERGEABLE = 4, 12
 NO_SUCH_CALL = 0x3FFF
 CLONE_NEWUTS = 0x04000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -97,3 +100,12 @@ def test_actions_do_what_they_say() -> None:
     assert in_child(profile("SCMP_ACT_TRAP"), ask) == -signal.SIGSYS
     # Nobody traces: the call looks unimplemented.
     assert in_child(profile("SCMP_ACT_TRACE"), ask) == errno.ENOSYS
+
+
+@pytest.mark.parametrize("advice", [MADV_MERGEABLE, MADV_MERGEABLE | 1 << 32], ids=["plain", "high bits set"])
+def test_memory_cannot_be_offered_for_merging_under_the_default_profile(advice: int) -> None:
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+
+    assert in_child(default_profile(DEFAULT_CAPABILITIES), lambda: raw(MADVISE, address, 4096, advice)) == errno.EINVAL
+    assert in_child(default_profile(DEFAULT_CAPABILITIES), lambda: raw(MADVISE, address, 4096, MADV_DONTNEED)) == 0

@@ -18,6 +18,7 @@ from naru.build.builder import Builder, Resolve
 from naru.build.step import StepRunner
 from naru.content.store import ContentStore
 from naru.daemon.housekeeping import keep_small
+from naru.daemon.merging import keep_merged
 from naru.daemon.settings import Settings, read
 from naru.engine.container import Containers
 from naru.engine.engine import Engine
@@ -172,12 +173,20 @@ async def _serve(settings: Settings, engine: Engine) -> None:
             log.warning("%s is served without TLS: whoever reaches it has root on this host", host)
     log.info("serving on %s", ", ".join(settings.hosts))
     _notify_ready()
-    housekeeping = asyncio.create_task(keep_small())
+    housekeeping = [asyncio.create_task(keep_small())]
+    if settings.merge_memory:
+        parts = engine.parts
+        housekeeping.append(
+            asyncio.create_task(
+                keep_merged(lambda: parts.tasks.started, parts.containers.count_running, parts.paths.run)
+            )
+        )
     try:
         await ended.wait()
         log.info("ending; containers go on")
     finally:
-        housekeeping.cancel()
+        for task in housekeeping:
+            task.cancel()
         await runner.cleanup()
 
 

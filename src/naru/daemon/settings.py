@@ -28,6 +28,7 @@ class Settings(Struct, rename="kebab", kw_only=True, forbid_unknown_fields=True)
     hosts: list[str] = []
     log_level: str = "info"
     library: bool = True
+    merge_memory: bool = True
     tls: bool = False
     tlsverify: bool = False
     tlscacert: str = ""
@@ -50,6 +51,12 @@ def read(arguments: Sequence[str]) -> Settings:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="build official images when no registry answers",
+    )
+    parser.add_argument(
+        "--merge-memory",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="have the kernel share equal memory of the containers' shims",
     )
     parser.add_argument("--tls", action="store_true", default=None, help="TLS on tcp:// hosts")
     parser.add_argument("--tlsverify", action="store_true", default=None, help="TLS, and clients show a certificate")

@@ -138,6 +138,11 @@ class Containers:
         with self._mutex:
             return sorted(self._by_id.values(), key=lambda container: container.created_at, reverse=True)
 
+    def count_running(self) -> int:
+        """Return how many containers have a task."""
+        with self._mutex:
+            return sum(container.is_running for container in self._by_id.values())
+
     def get(self, reference: str) -> Container:
         """Return the container named by a full ID, a name, or an unambiguous ID prefix.
 

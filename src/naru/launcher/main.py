@@ -63,13 +63,14 @@ def _become_launcher(requests: socket.socket) -> None:
 def serve(requests: socket.socket) -> None:
     """Keep one spare shim waiting on `requests` until narud is gone."""
     # Imported here and not at the top, so that narud does not wait; before the freeze, so that all shims share it.
-    from naru.kernel.memory import give_back_free
+    from naru.kernel.memory import allow_merging, give_back_free
     from naru.shim import birth, main
 
     birth.warm_up()
     main.prepare()
     gc.collect()
     give_back_free()  # what imports needed: every shim would share it
+    allow_merging()  # shims write the same to the same pages, which makes each a copy: see daemon.merging
     gc.freeze()
     gc.disable()
     deaths = 0

@@ -31,7 +31,7 @@ getxattr lgetxattr fgetxattr getxattrat setxattr lsetxattr fsetxattr setxattrat
 listxattr llistxattr flistxattr listxattrat removexattr lremovexattr fremovexattr removexattrat
 inotify_init inotify_init1 inotify_add_watch inotify_rm_watch fanotify_mark
 
-brk mmap mmap2 munmap mremap mprotect madvise mincore msync mlock mlock2 mlockall munlock munlockall mseal
+brk mmap mmap2 munmap mremap mprotect mincore msync mlock mlock2 mlockall munlock munlockall mseal
 remap_file_pages memfd_create memfd_secret membarrier map_shadow_stack pkey_alloc pkey_free pkey_mprotect
 
 select _newselect pselect6 pselect6_time64 poll ppoll ppoll_time64
@@ -103,6 +103,7 @@ _CLONE_NAMESPACES = 0x7E020000
 # PER_LINUX, PER_LINUX32, each also with UNAME26, and 0xffffffff, which only asks. linux/personality.h
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _AF_VSOCK = 40
+_MADV_MERGEABLE = 12
 _INT = 0xFFFFFFFF
 
 
@@ -116,6 +117,7 @@ def default_profile(capabilities: Collection[str]) -> Seccomp:
     if "CAP_SYS_ADMIN" not in capabilities:
         rules += _clone_without_namespaces()
     rules += _socket_but_not_to_the_hypervisor()
+    rules += _advise_but_not_to_merge()
     rules += [_allow("personality", _argument("SCMP_CMP_EQ", value)) for value in _PERSONALITIES]
     return Seccomp(
         default_action="SCMP_ACT_ERRNO",
@@ -143,6 +145,18 @@ def _clone_without_namespaces() -> Iterable[SyscallRule]:
     return [
         _allow("clone", _argument("SCMP_CMP_MASKED_EQ", _CLONE_NAMESPACES)),
         SyscallRule(names=["clone3"], action="SCMP_ACT_ERRNO", errno_ret=errno.ENOSYS),
+    ]
+
+
+def _advise_but_not_to_merge() -> Iterable[SyscallRule]:
+    """Who can have pages merged can find out, by how long a write takes, that another process has the same content.
+
+    EINVAL is what a kernel without KSM says, so programs go on without. madvise(2), MADV_MERGEABLE
+    """
+    merge = SyscallArg(index=2, op="SCMP_CMP_MASKED_EQ", value=_INT, value_two=_MADV_MERGEABLE)
+    return [
+        SyscallRule(names=["madvise"], action="SCMP_ACT_ERRNO", errno_ret=errno.EINVAL, args=[merge]),
+        _allow("madvise"),
     ]
 
 

@@ -64,6 +64,7 @@ class Tasks:
         self._launcher = launcher
         self._run_dir = run_dir
         self._reader = Reader()
+        self.started = 0  # since this daemon began
         os.makedirs(run_dir, 0o700, exist_ok=True)
 
     def start(
@@ -110,6 +111,7 @@ class Tasks:
         except BaseException:
             ours.close()
             raise
+        self.started += 1
         task = Task(request.container_id, self._directory(request.container_id), connection, started)
         return self._serve(task, on_event)
 
