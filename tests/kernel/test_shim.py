@@ -50,6 +50,9 @@ def logged(bundle: Path) -> list[tuple[str, str]]:
 def shim_of(narud: Narud, task: Task) -> int:
     birth = record.read_birth(f"{narud.run_dir}/{task.container_id}")
     assert birth is not None
+    # The start is answered a moment before the container is handed over to it.
+    command_line = Path(f"/proc/{birth.pid}/cmdline")
+    wait_for(lambda: command_line.read_bytes().startswith(b"naru-shim"))
     return birth.pid
 
 
