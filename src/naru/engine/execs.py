@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from naru.api.exec import ExecCreateRequest, ExecInspect, ExecStartRequest, ProcessConfig
 from naru.engine.container import Container, Containers, Status
@@ -20,6 +20,8 @@ from naru.shim.protocol import AttachRequest, ExecExited, Exited, TaskEvent
 from naru.task.task import ExecRequest
 
 _KEPT_S = 300.0
+# A client asks for its window's size as soon as its connection is taken over, before the process is there.
+_RESIZE_PATIENCE_S = 10.0  # moby, ContainerExecResize
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class _Exec:
     is_running: bool = False
     exit_code: int | None = None
     ended_at: float = 0.0
+    has_settled: threading.Event = field(default_factory=threading.Event)  # started, or never will be
 
 
 class Execs:
@@ -100,6 +103,8 @@ class Execs:
             entry.is_running = False
             entry.exit_code = 126
             raise
+        finally:
+            entry.has_settled.set()
 
     def inspect(self, exec_id: str) -> ExecInspect:
         """Return what is known of an exec.
@@ -141,8 +146,10 @@ class Execs:
             entry.is_running, entry.exit_code = False, status.exit_code
 
     def resize(self, exec_id: str, height: int, width: int) -> None:
-        """Set the size of an exec's terminal."""
+        """Set the size of an exec's terminal. Conflict: it does not run."""
         entry = self._get(exec_id)
+        if entry.is_started:
+            entry.has_settled.wait(_RESIZE_PATIENCE_S)
         self._lifecycle.task(self._containers.get(entry.container_id)).exec_resize(exec_id, width, height)
 
     def running(self, container_id: str) -> list[str]:

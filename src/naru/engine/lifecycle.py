@@ -288,7 +288,7 @@ class Lifecycle:
                 stdin=options.stdin and options.stream and container.config.open_stdin,
                 stdout=options.stdout,
                 stderr=options.stderr,
-                multiplexed=not container.config.tty,
+                multiplexed=options.multiplexed,
                 detach_keys=parse_detach_keys(options.detach_keys) if container.config.tty else b"",
                 prefix=options.prefix,
             )
