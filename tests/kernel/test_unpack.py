@@ -17,7 +17,7 @@ import pytest
 import zstandard
 from tars import Tar
 
-from naru.errors import Conflict, Corrupt
+from naru.errors import Corrupt, InvalidArgument
 from naru.image.unpack import Unpacked, extract, unpack_layer
 from naru.oci import digest
 from naru.oci.digest import DiffID
@@ -386,5 +386,5 @@ def test_a_plain_archive_goes_over_what_is_there_and_knows_no_whiteouts(place: P
 
 def test_a_plain_archive_may_be_kept_from_replacing_directories(place: Place) -> None:
     (place.path / "d").mkdir()
-    with pytest.raises(Conflict):
+    with pytest.raises(InvalidArgument, match='cannot overwrite directory "/d" with non-directory'):
         extract(io.BytesIO(Tar().add("d").bytes()), place.fd, keep_directories=True)

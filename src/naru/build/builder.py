@@ -1,4 +1,4 @@
-"""The builder's door: what `server` and `library` call, and what must be known of past builds before the first one.
+"""The builder's door: what `engine` and `library` call, and what must be known of past builds before the first one.
 
 What a build itself needs (`build`, and all that stands on it) is loaded with the first one: 3 MB that a daemon which
 only runs containers does without. A build that fails or is killed leaves no image, no name, and (after `recover`) no
@@ -8,7 +8,7 @@ directory; the steps it finished are found by the next one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from naru.content.store import ContentStore
 from naru.image.snapshot import Snapshots
 from naru.image.store import Image, Images, Roots
 from naru.oci.digest import ImageID
-from naru.oci.image import Platform
+from naru.oci.image import ContainerConfig, Platform
 from naru.oci.reference import Reference
 from naru.persist.database import Database
 
@@ -86,6 +86,14 @@ class Builder:
         from naru.build.build import build
 
         return build(self._stores, context, options, progress, cancelled)
+
+    def changed(self, config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig:
+        """Return an image's config after the instructions of a `--change`; without any, as it is. InvalidArgument."""
+        if not changes:
+            return config
+        from naru.build.changes import changed
+
+        return changed(config, changes)
 
     def disk_usage(self) -> list[BuildCacheItem]:
         """Return the build cache's records, the longest unused first. Engine API, SystemDataUsage."""

@@ -48,6 +48,10 @@ _NANOSECONDS = {
 _SHORTEST_HEALTH_NS = 10**6
 _NETWORKS = ("default", "none", "host")
 _SECURITY = ("sandbox", "insecure")
+_CHANGES = (
+    *("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME"),
+    "WORKDIR",
+)
 _NOT_TRIGGERS = ("FROM", "MAINTAINER")
 
 
@@ -72,6 +76,16 @@ def parse(data: bytes, *, file: str = "Dockerfile") -> Dockerfile:
         raise DockerfileError("dockerfile contains no stages to build", file=file)
     built = tuple(Stage(index, base, tuple(body)) for index, (base, body) in enumerate(stages))
     return Dockerfile(read.directives, tuple(arguments), built, read.warnings, file)
+
+
+def parse_changes(data: bytes) -> list[Instruction]:
+    """Return the instructions of `docker commit --change`. DockerfileError: not ones that may be there."""
+    read = read_lines(data, file="--change")
+    for line in read.lines:
+        name = line.text.split(None, 1)[0]
+        if name.upper() not in _CHANGES:
+            raise DockerfileError(f"{name.lower()} is not a valid change command", file="--change")
+    return [_parse_line(line, read.directives.escape, "--change") for line in read.lines]
 
 
 def parse_trigger(expression: str, *, image: str, escape: str = "\\") -> Instruction:

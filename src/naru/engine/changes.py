@@ -1,4 +1,4 @@
-"""`docker diff` without what a start itself leaves in a container's layer: the mount points every container needs.
+"""What a container changed, without what a start itself leaves in its layer: the mount points every container needs.
 
 Docker keeps them in a layer between the image and the container; ours are made in the container's own.
 """
@@ -10,7 +10,7 @@ from posixpath import dirname
 
 from naru.image.diff import Change
 
-_MADE_BY_START = frozenset(
+MADE_BY_START = frozenset(
     {
         "/.dockerenv",
         "/dev",
@@ -29,8 +29,8 @@ _MADE_BY_START = frozenset(
 
 def without_mount_points(changes: Sequence[Change]) -> list[Change]:
     """Return `changes` without those, and without directories that changed for nothing else."""
-    own = [change for change in changes if change.path not in _MADE_BY_START or change.kind == "deleted"]
-    touched_by_start = {dirname(change.path) for change in changes if change.path in _MADE_BY_START}
+    own = [change for change in changes if change.path not in MADE_BY_START or change.kind == "deleted"]
+    touched_by_start = {dirname(change.path) for change in changes if change.path in MADE_BY_START}
     touched_otherwise = {dirname(change.path) for change in own}
     for_nothing_else = touched_by_start - touched_otherwise
     return [change for change in own if change.kind != "modified" or change.path not in for_nothing_else]

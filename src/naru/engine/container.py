@@ -67,7 +67,10 @@ NEXT: dict[tuple[Status, Verb], Status] = {
 
 
 class Container(Struct, frozen=True, kw_only=True):
-    """One container as it is saved. `snapshot` keys its writable layer; `id` is 64 hex digits."""
+    """One container as it is saved; `id` is 64 hex digits, and the key of its writable layer's snapshot.
+
+    `is_paused_for_commit` counts while it is paused: then it goes on with a new daemon, whose commit it was is gone.
+    """
 
     id: str
     name: str
@@ -85,6 +88,7 @@ class Container(Struct, frozen=True, kw_only=True):
     error: str = ""
     is_oom_killed: bool = False
     is_stopped_by_user: bool = False
+    is_paused_for_commit: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
     restart_count: int = 0

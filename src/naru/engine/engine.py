@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 from naru.api.disk import DiskUsage
 from naru.api.volume import UsageData
+from naru.engine.archive_verbs import ArchiveVerbs
+from naru.engine.commit import CommitVerb
 from naru.engine.container import Container, Status
 from naru.engine.container_verbs import ContainerVerbs
 from naru.engine.execs import Execs
+from naru.engine.filesystem import Filesystems
 from naru.engine.health import HealthChecks
 from naru.engine.image_verbs import ImageVerbs
 from naru.engine.lifecycle import Lifecycle
@@ -24,13 +27,14 @@ from naru.errors import NaruError
 log = logging.getLogger(__name__)
 
 
-class Engine(ContainerVerbs, ImageVerbs, NetworkVerbs, VolumeVerbs, SystemVerbs):
+class Engine(ContainerVerbs, ArchiveVerbs, CommitVerb, ImageVerbs, NetworkVerbs, VolumeVerbs, SystemVerbs):
     """One machine's containers, images, networks and volumes. Every method blocks; any thread may call."""
 
     def __init__(self, parts: Parts, *, engine_id: str) -> None:
         self.parts = parts
         self.engine_id = engine_id
         self.lifecycle = Lifecycle(parts)
+        self.filesystems = Filesystems(parts, self.lifecycle)
         self.execs = Execs(parts.containers, self.lifecycle)
         self.health = HealthChecks(parts.containers, self.lifecycle)
 
@@ -81,7 +85,9 @@ class Engine(ContainerVerbs, ImageVerbs, NetworkVerbs, VolumeVerbs, SystemVerbs)
             if container.status is Status.REMOVING:
                 self.lifecycle.remove(container.id, force=True, volumes=container.host_config.auto_remove)
             else:
-                self.lifecycle.adopt(container)
+                runs = self.lifecycle.adopt(container)
+                if runs and container.status is Status.PAUSED and container.is_paused_for_commit:
+                    self.lifecycle.unpause(container.id)
         except (NaruError, OSError):
             log.exception("container %s could not be recovered", container.id)
 

@@ -32,7 +32,7 @@ from naru.errors import InvalidArgument, NaruError, Unavailable
 from naru.image import archive
 from naru.image.store import Image
 from naru.oci import platform as platforms
-from naru.oci.image import Platform
+from naru.oci.image import ContainerConfig, Platform
 from naru.oci.reference import DEFAULT_DOMAIN, Reference, parse_familiar
 
 log = logging.getLogger(__name__)
@@ -238,12 +238,14 @@ class ImageVerbs:
         progress: Progress,
     ) -> None:
         """Engine API, ImageCreate with `fromSrc`: a root file system becomes an image."""
-        if changes:
-            raise InvalidArgument("import --change: use a Dockerfile FROM the imported image instead")
-        reference = parse_familiar(f"{repo}:{tag}" if tag else repo) if repo else None
+        reference = named(repo, tag)
+        config = self.parts.builder.changed(ContainerConfig(), changes)
         image = archive.import_rootfs(
-            source, reference, images=self.parts.images, content=self.parts.content, message=message
+            source, reference, images=self.parts.images, content=self.parts.content, message=message, config=config
         )
+        if reference is not None:
+            self._publish("tag", image.id, reference.with_default_tag().familiar())
+        self._publish("import", image.id)
         progress(ProgressMessage(status=image.id))
 
     def image_build(self, context: BinaryIO, options: BuildOptions, progress: Progress) -> None:
@@ -280,6 +282,16 @@ def platform_differs(platform: str) -> bool:
 def is_official(reference: Reference) -> bool:
     """True for Docker's official images, the only names the library speaks for."""
     return reference.domain == DEFAULT_DOMAIN and reference.path.startswith("library/")
+
+
+def named(repo: str, tag: str) -> Reference | None:
+    """Return the name that an image being made shall get; None without one. InvalidArgument: it cannot be a tag."""
+    if not repo:
+        return None
+    reference = parse_familiar(f"{repo}:{tag}" if tag else repo)
+    if reference.digest:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
+    return reference
 
 
 def _join(name: str, tag: str) -> str:

@@ -247,15 +247,20 @@ class Lifecycle:
         self._parts.containers.save(msgspec.structs.replace(container, is_stopped_by_user=True))
         return self.waiters.add(container.id, "not-running")
 
-    def pause(self, reference: str) -> None:
-        """Freeze every process of the container."""
+    def pause(self, reference: str, *, for_commit: bool = False) -> None:
+        """Freeze every process of the container. One paused `for_commit` runs again after a restart of the daemon."""
         with self._parts.containers.locked(reference) as container:
             if container.status is Status.PAUSED:
                 raise Conflict(f"container {container.id} is already paused")
             if not container.is_running:
                 raise Conflict(f"container {container.id} is not running")
-            self.task(container).pause()
-            self._parts.containers.save(advance(container, Verb.PAUSE))
+            paused = msgspec.structs.replace(advance(container, Verb.PAUSE), is_paused_for_commit=for_commit)
+            self._parts.containers.save(paused)  # first: a frozen container that nobody knows of would stay so
+            try:
+                self.task(container).pause()
+            except BaseException:
+                self._parts.containers.save(container)
+                raise
         self.publish(container, "pause")
 
     def unpause(self, reference: str) -> None:

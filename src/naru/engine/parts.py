@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from naru.engine.events import EventBus
 from naru.image.snapshot import Snapshots
 from naru.image.store import Image, Images
 from naru.network.networks import Networks
+from naru.oci.image import ContainerConfig
 from naru.oci.reference import Reference
 from naru.task.tasks import Tasks
 from naru.volume.volumes import Volumes
@@ -28,6 +29,7 @@ class ImageBuilder(Protocol):
     """The builder's door: the engine does not know what a Dockerfile is."""
 
     def build(self, context: BinaryIO, options: BuildOptions, progress: Progress) -> object: ...
+    def changed(self, config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig: ...
     def disk_usage(self) -> list[BuildCache]: ...
     def prune(self, *, unused_since: datetime | None = None) -> BuildPruneReport: ...
 

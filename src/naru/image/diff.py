@@ -13,7 +13,7 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ from isal import isal_zlib
 from naru.content.store import ContentStore, ContentWriter
 from naru.errors import Unsupported
 from naru.image.settle import find, is_opaque
-from naru.image.tar_writer import TarWriter
+from naru.image.tar_writer import TarWriter, Vanished
 from naru.image.unpack import OPAQUE_MARKER, WHITEOUT_PREFIX
 from naru.kernel.file import is_whiteout_device, path_at
 from naru.kernel.tree import Node, walk
@@ -95,26 +95,55 @@ def _hidden(upper: int, lower: int, path: bytes) -> list[bytes]:
         os.close(below)
 
 
-def write_layer(upper: int, write: Callable[[bytes], object], *, latest_ns: int | None = None) -> int:
+def write_layer(
+    upper: int,
+    write: Callable[[bytes], object],
+    *,
+    latest_ns: int | None = None,
+    leave_out: Collection[bytes] = (),
+) -> int:
     """Write the snapshot directory open as `upper` as a layer's tar; return the number of entries, 0 for no change.
 
-    Sockets are left out. Unsupported: overlayfs was mounted with options under which files are not whole.
+    Sockets are left out; so is what is at the paths `leave_out` (but not what is deleted there), and the directories
+    that changed for nothing else. A container may be at work on it: what goes meanwhile is left out, too.
+    Unsupported: overlayfs was mounted with options under which files are not whole.
     """
     tar = TarWriter(write, latest_ns=latest_ns)
     entries = 0
+    doubtful = {path.rpartition(b"/")[0] for path in leave_out}
+    waiting: list[Node] = []  # doubtful directories: they are written with the first thing in them
     for node in walk(upper):
-        entries += 1
+        while waiting and not node.path.startswith(waiting[-1].path + b"/"):
+            waiting.pop()
         if is_whiteout_device(node.status):
+            entries += _add_all(tar, waiting) + 1
             parent, slash, name = node.path.rpartition(b"/")
             tar.add_marker(parent + slash + WHITEOUT_PREFIX + name, node.status.st_mtime_ns)
             continue
-        if node.is_directory or stat.S_ISREG(node.status.st_mode):
-            _refuse_partial(node)
-        tar.add(node, node.path)
-        if node.is_directory and is_opaque(upper, node.path):
+        if node.path in leave_out:
+            continue
+        try:
+            if node.is_directory or stat.S_ISREG(node.status.st_mode):
+                _refuse_partial(node)
+            is_closed = node.is_directory and is_opaque(upper, node.path)
+            waiting.append(node)
+            if is_closed or node.path not in doubtful:
+                entries += _add_all(tar, waiting)
+        except (Vanished, FileNotFoundError):
+            continue
+        if is_closed:
             tar.add_marker(node.path + b"/" + OPAQUE_MARKER, node.status.st_mtime_ns)
     tar.finish()
     return entries
+
+
+def _add_all(tar: TarWriter, nodes: list[Node]) -> int:
+    """Write `nodes`, each below the one before, and clear the list; return how many there were."""
+    count = len(nodes)
+    while nodes:
+        node = nodes.pop(0)
+        tar.add(node, node.path)
+    return count
 
 
 def _refuse_partial(node: Node) -> None:
@@ -124,13 +153,15 @@ def _refuse_partial(node: Node) -> None:
         raise Unsupported(f"{os.fsdecode(node.path)}: made with overlayfs redirect_dir or metacopy")
 
 
-def store_layer(upper: int, content: ContentStore, *, latest_ns: int | None = None) -> LayerBlob | None:
+def store_layer(
+    upper: int, content: ContentStore, *, latest_ns: int | None = None, leave_out: Collection[bytes] = ()
+) -> LayerBlob | None:
     """Store the snapshot directory open as `upper` as a gzip layer; None if it changes nothing.
 
     Take a lease first. Reading with hashing, and compressing with writing, run in two threads.
     """
     with content.ingest() as writer, _Compressor(writer) as compressor:
-        entries = write_layer(upper, compressor.write, latest_ns=latest_ns)
+        entries = write_layer(upper, compressor.write, latest_ns=latest_ns, leave_out=leave_out)
         if not entries:
             return None
         compressor.finish()

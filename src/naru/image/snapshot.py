@@ -139,6 +139,15 @@ class Snapshots:
         stack = self.overlay(key)
         return overlay(stack.lower, stack.upper, stack.work, base=stack.base)
 
+    def mount_reading(self, key: str) -> int:
+        """Mount an active snapshot at rest read-only, and return its root's descriptor; closing it unmounts. NotFound.
+
+        Its own directory is just the topmost of the lower ones here: a container may start on it meanwhile, what
+        that changes may then show or not.
+        """
+        stack = self.overlay(key)
+        return overlay((stack.upper, *stack.lower), None, None, base=stack.base)
+
     def mount_view(self, chain: ChainID | None) -> int:
         """Mount a committed stack read-only (None: an empty directory) and return its root's descriptor."""
         return overlay(self._lower(self._number(chain)), None, None, base=str(self._root))

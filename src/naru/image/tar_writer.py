@@ -8,12 +8,15 @@ pax(1p), ustar Interchange Format; GNU tar manual, Storing Sparse Files
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
+from naru.errors import NaruError
 from naru.image.tar_reader import BLOCK, XATTR_RECORD
-from naru.kernel.tree import Node, data_ranges
+from naru.kernel.tree import Node, data_ranges, read_xattrs
 
 _READ_SIZE = 1 << 20
 _MIN_HOLES = 1 << 20
@@ -37,6 +40,10 @@ _KINDS = {
 }
 
 
+class Vanished(NaruError):
+    """What was to be added went, or became something else, since it was seen. Nothing of it was written."""
+
+
 class TarWriter:
     """Writes entries to `write`, in the order they are added. `finish` ends the archive.
 
@@ -49,7 +56,10 @@ class TarWriter:
         self._links: dict[tuple[int, int], bytes] = {}
 
     def add(self, node: Node, name: bytes) -> None:
-        """Add one entry of a tree as `name`; sockets are left out, a second name of a file becomes a hard link."""
+        """Add one entry of a tree as `name`; sockets are left out, a second name of a file becomes a hard link.
+
+        Vanished.
+        """
         status = node.status
         mode = status.st_mode
         kind = _KINDS.get(stat.S_IFMT(mode))
@@ -58,11 +68,13 @@ class TarWriter:
         if kind == b"0":
             self._add_file(node, name)
             return
-        link = node.readlink() if kind == b"2" else b""
+        with _seen(node):
+            link = node.readlink() if kind == b"2" else b""
+            xattrs = _kept(node.xattrs())
         device = (os.major(status.st_rdev), os.minor(status.st_rdev)) if kind in (b"3", b"4") else (0, 0)
         if kind == b"5":
             name += b"/"
-        self.header(name, kind, status, link=link, device=device, xattrs=_kept(node.xattrs()))
+        self.header(name, kind, status, link=link, device=device, xattrs=xattrs)
 
     def add_root(self, directory: int, name: bytes) -> None:
         """Add the open directory itself as `name`."""
@@ -132,17 +144,18 @@ class TarWriter:
 
     def _add_file(self, node: Node, name: bytes) -> None:
         status = node.status
-        identity = (status.st_dev, status.st_ino)
         if status.st_nlink > 1:
-            known = self._links.get(identity)
+            known = self._links.get((status.st_dev, status.st_ino))
             if known is not None:
                 self.header(name, b"1", status, link=known)
                 return
-            self._links[identity] = name
-        file = node.open()
+        with _seen(node):
+            file = node.open()
         try:
             status = os.fstat(file)
-            xattrs = _kept(node.xattrs())
+            xattrs = _kept(read_xattrs(file))
+            if status.st_nlink > 1:
+                self._links[status.st_dev, status.st_ino] = name
             if status.st_size > status.st_blocks * 512 + _MIN_HOLES:
                 self._sparse(file, name, status, xattrs)
                 return
@@ -245,6 +258,16 @@ def _pax_record(key: bytes, value: bytes) -> bytes:
     if len(str(length)) != len(str(rest)):
         length = rest + len(str(length))
     return b"%d %s=%s\n" % (length, key, value)
+
+
+@contextmanager
+def _seen(node: Node) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EINVAL):  # EINVAL: to read a link that is none
+            raise Vanished(f"{os.fsdecode(node.path)}: {error.strerror}") from error
+        raise
 
 
 def _kept(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

@@ -15,20 +15,19 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from naru.errors import Conflict, Corrupt
+from naru.errors import Corrupt, InvalidArgument
 from naru.image import tar_reader
 from naru.image.ahead import Ahead
 from naru.image.decompress import Source, decompressed
 from naru.image.tar_reader import Entry, TarReader
 from naru.kernel.file import is_whiteout_device, path_at, process_umask
 from naru.kernel.openat2 import openat2
-from naru.kernel.tree import DEPTH_LIMIT
+from naru.kernel.tree import DEPTH_LIMIT, remove_tree
 from naru.oci.digest import DiffID
 
 WHITEOUT_PREFIX = b".wh."
@@ -103,15 +102,22 @@ def unpack_layer(source: Source, directory: int, *, expected: DiffID | None = No
 
 
 def extract(
-    source: Source, directory: int, *, keep_directories: bool = False, owner: tuple[int, int] | None = None
+    source: Source,
+    root: int,
+    below: bytes = b"",
+    *,
+    keep_directories: bool = False,
+    owner: tuple[int, int] | None = None,
 ) -> int:
-    """Unpack a plain tar, compressed or not, over what the directory open as `directory` holds; return the entries.
+    """Unpack a plain tar, compressed or not, into the directory `below` in the open `root`; return the entries.
 
-    Names that begin with `.wh.` mean nothing special. `keep_directories` refuses to replace a directory by something
-    else or the reverse (Conflict), `owner` replaces every entry's. Hostile processes may be using the tree. Corrupt.
+    What is there already is added to or replaced, symlinks in it lead where they lead within `root`. Names that begin
+    with `.wh.` mean nothing special. `keep_directories` refuses to replace a directory by something else or the reverse
+    (InvalidArgument, in Docker's words), `owner` replaces every entry's. Hostile processes may be using the tree.
+    Corrupt: damaged, or a name that leads out of `below`.
     """
     with Ahead(decompressed(source)) as pieces:
-        with _Unpacker(directory, is_layer=False, keep_directories=keep_directories, owner=owner) as unpacker:
+        with _Unpacker(root, below, is_layer=False, keep_directories=keep_directories, owner=owner) as unpacker:
             unpacker.run(TarReader(pieces))
         return unpacker.entries
 
@@ -128,9 +134,16 @@ class _Unpacker:
     """One run over one tar. Directories stay open for reuse; nothing else creates entries in the tree meanwhile."""
 
     def __init__(
-        self, root: int, *, is_layer: bool, keep_directories: bool = False, owner: tuple[int, int] | None = None
+        self,
+        root: int,
+        below: bytes = b"",
+        *,
+        is_layer: bool,
+        keep_directories: bool = False,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self._root = root
+        self._below = _clean(below)
         self._is_layer = is_layer
         self._keep_directories = keep_directories
         self._owner = owner
@@ -163,12 +176,14 @@ class _Unpacker:
         tar.drain()
 
     def _unpack(self, entry: Entry, tar: TarReader) -> None:
-        path = _clean(entry.name)
+        path = self._inside(entry.name)
         parent, _slash, name = path.rpartition(b"/")
         if parent.count(b"/") >= DEPTH_LIMIT:
             raise Corrupt(f"tar: entry {_shown(path)}: directories are nested too deeply")
         if entry.uid > _ID_LIMIT or entry.gid > _ID_LIMIT or entry.uid < 0 or entry.gid < 0:
             raise Corrupt(f"tar: entry {_shown(path)}: owner {entry.uid}:{entry.gid} is out of range")
+        if not self._is_layer and path == self._below and entry.kind != tar_reader.DIRECTORY:
+            raise Corrupt("tar: entry without a name")
         if self._owner is not None:
             entry.uid, entry.gid = self._owner
         if self._is_layer and name.startswith(WHITEOUT_PREFIX):
@@ -185,6 +200,10 @@ class _Unpacker:
             self._hard_link(parent, name, path, entry)
         else:
             self._device(parent, name, path, entry)
+
+    def _inside(self, name: bytes) -> bytes:
+        """Return the path in the root that a name in the tar means."""
+        return b"/".join(filter(None, (self._below, _clean(name))))
 
     # Kinds of entry
 
@@ -222,8 +241,8 @@ class _Unpacker:
             _write(file, piece)
 
     def _directory(self, parent: bytes, name: bytes, path: bytes, entry: Entry) -> None:
-        if not path:
-            status = os.stat(self._root)
+        if path == self._below:
+            status = os.stat(self._parent(path, path))
         else:
             directory = self._parent(parent, path)
             try:
@@ -253,7 +272,7 @@ class _Unpacker:
         self._set_attributes(directory, name, entry)
 
     def _hard_link(self, parent: bytes, name: bytes, path: bytes, entry: Entry) -> None:
-        target = _clean(entry.link)
+        target = self._inside(entry.link)
         target_parent, _slash, target_name = target.rpartition(b"/")
         if target == path:
             raise Corrupt(f"tar: entry {_shown(path)} is a hard link to itself")
@@ -370,8 +389,6 @@ class _Unpacker:
     def _parent(self, parent: bytes, path: bytes) -> int:
         """Return the descriptor, owned by the cache, of the directory `parent`, making what is missing of it."""
         if not parent:
-            if not path and not self._is_layer:
-                raise Corrupt("tar: entry without a name")
             return self._root
         descriptor = self._open.get(parent)
         if descriptor is not None:
@@ -431,11 +448,10 @@ class _Unpacker:
         directory = self._parent(parent, path)
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if self._keep_directories and stat.S_ISDIR(status.st_mode) != is_directory:
-            what = "non-directory" if stat.S_ISDIR(status.st_mode) else "directory"
-            over = "directory" if stat.S_ISDIR(status.st_mode) else "non-directory"
-            raise Conflict(f"cannot overwrite {over} {_shown(path)} with {what}")
+            new, old = ("directory", "non-directory") if is_directory else ("non-directory", "directory")
+            raise InvalidArgument(f'cannot overwrite {old} "/{_shown(path)[1:-1]}" with {new}')
         if stat.S_ISDIR(status.st_mode):
-            shutil.rmtree(name, dir_fd=directory)
+            remove_tree(name, dir_fd=directory)
         else:
             os.unlink(name, dir_fd=directory)
         self.whiteouts.pop(path, None)

@@ -37,8 +37,18 @@ class Node:
         return stat.S_ISDIR(self.status.st_mode)
 
     def open(self, flags: int = os.O_RDONLY) -> int:
-        """Open it, if it is no symlink; the caller owns the descriptor. OSError: ELOOP for a symlink."""
-        return os.open(self.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
+        """Open it, if it is a regular file or a directory; the caller owns the descriptor. OSError: ELOOP otherwise.
+
+        Looked at before it is opened: a container may put a device in the place of what `walk` saw there, and to open
+        one can be to act on the host's hardware.
+        """
+        place = os.open(self.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
+        try:
+            if stat.S_IFMT(os.fstat(place).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                raise OSError(errno.ELOOP, "neither file nor directory any more", os.fsdecode(self.name))
+            return os.open(f"/proc/self/fd/{place}", flags | os.O_CLOEXEC)
+        finally:
+            os.close(place)
 
     def readlink(self) -> bytes:
         """Return a symlink's target."""

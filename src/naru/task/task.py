@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import datetime
@@ -125,6 +126,22 @@ class Task:
     def processes(self) -> list[int]:
         """Return the pids, on the host, of all the container's processes."""
         return self.connection.ask(protocol.ListProcesses(), list[int])
+
+    def open_init(self) -> int:
+        """Return a pidfd of the container's init, which may be ending; the caller owns it. Conflict: it has ended.
+
+        The shim is asked after the opening: only it reaps init, so the number was nobody else's until its answer.
+        """
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            raise Conflict(f"container {self.container_id} is not running") from None
+        try:
+            self.processes()
+        except BaseException:
+            os.close(pidfd)
+            raise
+        return pidfd
 
     def update(self, resources: Resources) -> None:
         """Change the limits that `resources` sets."""

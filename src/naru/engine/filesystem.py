@@ -1,0 +1,161 @@
+"""A container's file system from outside: its root as a descriptor, with nothing mounted on the host.
+
+Of a container that runs it is the root of its own mount namespace, so volumes, binds and tmpfs show what it sees. Of
+one that does not, it is a detached mount of its layers, its volumes and binds below it. Who gets a root uses it by
+openat2 only: a container may change any path meanwhile, and was never to be trusted with one. ADR 0006.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from naru.api.container import MountPoint
+from naru.engine import etc_files
+from naru.engine.container import Container
+from naru.engine.lifecycle import Lifecycle
+from naru.engine.parts import Parts
+from naru.errors import Conflict, NaruError
+from naru.kernel import mntns
+from naru.kernel import mount as m
+from naru.runtime import rooted
+
+
+class Filesystems:
+    """Opens the file systems of one engine's containers. A yielded descriptor is closed after the block."""
+
+    def __init__(self, parts: Parts, lifecycle: Lifecycle) -> None:
+        self._parts = parts
+        self._lifecycle = lifecycle
+
+    @contextmanager
+    def reading(self, container: Container) -> Iterator[int]:
+        """Yield the root, to be read. The container may be started, stopped and removed meanwhile. NotFound."""
+        root = self._running(container, mntns.open_root)
+        if root is None:
+            with self._parts.containers.locked(container.id) as current:
+                root = self._running(current, mntns.open_root)
+                if root is None:
+                    root = self._stopped(current, writable=False)
+        with _closing(root):
+            yield root
+
+    @contextmanager
+    def writing(self, container: Container) -> Iterator[int]:
+        """Yield the root, to be written to. A container that does not run is kept from starting meanwhile. NotFound."""
+        if not container.is_running:
+            with self._parts.containers.locked(container.id) as current:
+                if not current.is_running:
+                    root = self._stopped(current, writable=True)
+                    with _closing(root):
+                        yield root
+                    return
+        root_or_none = self._running(container, mntns.open_root)
+        if root_or_none is None:
+            raise Conflict(f"container {container.id} is stopping")
+        with _closing(root_or_none):
+            yield root_or_none
+
+    @contextmanager
+    def layers(self, container: Container) -> Iterator[int]:
+        """Yield the root with nothing mounted below it: the image and what the container changed. NotFound."""
+        root = self._running(container, mntns.copy_root)
+        if root is None:
+            root = self._parts.snapshots.mount_reading(container.id)
+        with _closing(root):
+            yield root
+
+    def _running(self, container: Container, look: Callable[[int], int]) -> int | None:
+        """Return what `look` finds with a pidfd of the container's init; None if the container does not run."""
+        if not container.is_running:
+            return None
+        try:
+            pidfd = self._lifecycle.task(container).open_init()
+        except Conflict:
+            return None
+        with _closing(pidfd):
+            try:
+                return look(pidfd)
+            except OSError as error:
+                if error.errno == errno.ESRCH:
+                    return None
+                raise
+
+    def _stopped(self, container: Container, *, writable: bool) -> int:
+        """Mount the layers and, below them, what a start would mount there. The container's lock is held."""
+        snapshots = self._parts.snapshots
+        points = self._mount_points(container)
+        if not writable:
+            self._make_mount_points(container, points)
+        root = snapshots.mount_detached(container.id) if writable else snapshots.mount_reading(container.id)
+        if not points:
+            return root
+        place = self._parts.paths.container(container.id) / "rootfs"
+        with _closing(root):
+            return mntns.with_mounts(root, str(place), lambda tree: _attach_all(tree, points))
+
+    def _mount_points(self, container: Container) -> list[MountPoint]:
+        """Return the volumes, the binds, and the files of /etc that a start has written, outer ones first."""
+        taken = [point.destination for point in container.mounts]
+        files = [
+            MountPoint(type="bind", source=bind.source, destination=bind.destination, rw=True)
+            for bind in etc_files.binds(self._parts.paths.container(container.id), taken)
+            if Path(bind.source).exists()
+        ]
+        points = [point for point in container.mounts if point.source]
+        return sorted([*files, *points], key=lambda point: point.destination.count("/"))
+
+    def _make_mount_points(self, container: Container, points: Sequence[MountPoint]) -> None:
+        """Make, in the layer, the mount points that a first start would: nothing can be made in a view to be read."""
+        outer = [point for point in points if not _is_below_another(point, points)]
+        with _closing(self._parts.snapshots.mount_reading(container.id)) as root:
+            missing = [point for point in outer if not _exists(root, point.destination)]
+        if missing:
+            with _closing(self._parts.snapshots.mount_detached(container.id)) as root:
+                for point in missing:
+                    os.close(_make_target(root, point, is_directory=os.path.isdir(point.source)))
+
+
+def _attach_all(tree: int, points: Sequence[MountPoint]) -> None:
+    for point in points:
+        try:
+            _attach(tree, point)
+        except OSError as error:
+            said = (error.strerror or str(error)).lower()
+            raise NaruError(f"error while mounting volume '{point.source}' at {point.destination}: {said}") from error
+
+
+def _attach(tree: int, point: MountPoint) -> None:
+    with _closing(m.open_tree(m.AT_FDCWD, point.source, clone=True, recursive=True)) as source:
+        if not point.rw:
+            m.mount_setattr(source, attr_set=m.MOUNT_ATTR_RDONLY)
+        with _closing(_make_target(tree, point, is_directory=rooted.is_directory(source))) as target:
+            m.move_mount(source, target)
+
+
+def _make_target(root: int, point: MountPoint, *, is_directory: bool) -> int:
+    make = rooted.make_directory if is_directory else rooted.make_file
+    return make(root, point.destination)
+
+
+def _exists(root: int, path: str) -> bool:
+    try:
+        os.close(rooted.open_in_root(root, path))
+    except OSError:
+        return False
+    return True
+
+
+def _is_below_another(point: MountPoint, points: Sequence[MountPoint]) -> bool:
+    return any(point.destination.startswith(other.destination + "/") for other in points)
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
