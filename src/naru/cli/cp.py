@@ -17,7 +17,7 @@ from naru.cli.command import Call, Command
 from naru.cli.flags import BOOL, Flag
 from naru.cli.tar_stream import add, stream
 from naru.client.connection import quoted
-from naru.errors import InvalidArgument, NaruError, NotFound
+from naru.errors import InvalidArgument, NaruError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _stat(call: Call, container: str, path: str) -> dict[str, Any] | None:
-    """Return what the daemon says of a path, or None if there is nothing."""
+    """Return what the daemon says of a path, or None if it has no answer: the copy itself will say why, in words."""
     try:
         with call.client.open("HEAD", f"/containers/{quoted(container)}/archive", {"path": path}) as response:
             return _stat_of(response)
-    except NotFound:
+    except NaruError:
         return None
 
 
@@ -87,14 +87,14 @@ def _destination(path: str, target: str, *, is_directory: bool) -> tuple[str, st
         return target, "" if is_contents and is_directory else os.path.basename(path.rstrip("/")) or ""
     parent = os.path.dirname(target.rstrip("/")) or "."
     if not os.path.isdir(parent):
-        raise InvalidArgument(f"invalid output path: directory {parent!r} does not exist".replace("'", '"'))
+        raise InvalidArgument(f'invalid output path: directory "{os.path.abspath(parent)}" does not exist')
     if is_directory:
         if os.path.exists(target):
-            raise InvalidArgument(f"cannot copy directory to file {target}")
+            raise InvalidArgument("cannot copy directory")
         os.mkdir(target)
         return target, ""
     if target.endswith("/"):
-        raise InvalidArgument("destination directory does not exist")
+        raise InvalidArgument("no such directory")
     return parent, os.path.basename(target)
 
 
@@ -189,7 +189,7 @@ def _copy_in(call: Call, source: str, container: str, path: str) -> None:
         raise InvalidArgument(f"lstat {os.path.abspath(source)}: no such file or directory")
     directory, name = _target_inside(source, path, exists=found is not None, is_directory=is_directory)
     follow = call.flags.on("follow-link") or source.endswith("/")
-    body = stream(lambda archive: _pack(archive, source, name, as_root=not call.flags.on("archive"), follow=follow))
+    body = stream(lambda archive: _pack(archive, source, name, follow=follow))
     call.client.open("PUT", archive_path, query | {"path": directory}, body=body, headers=headers).read()
 
 
@@ -201,22 +201,22 @@ def _target_inside(source: str, path: str, *, exists: bool, is_directory: bool) 
     if exists and os.path.isdir(source):
         raise InvalidArgument("cannot copy directory")
     if not exists and path.endswith("/") and not os.path.isdir(source):
-        raise InvalidArgument("destination directory does not exist")
+        raise InvalidArgument("no such directory")
     parent, name = os.path.split(path.rstrip("/"))
     return parent or "/", name
 
 
-def _pack(archive: tarfile.TarFile, source: str, name: str, *, as_root: bool, follow: bool) -> None:
+def _pack(archive: tarfile.TarFile, source: str, name: str, *, follow: bool) -> None:
     is_directory = os.path.isdir(source) and (follow or not os.path.islink(source))
     if name or not is_directory:
-        add(archive, source.rstrip("/"), name or os.path.basename(source), as_root=as_root, follow=follow)
+        add(archive, source.rstrip("/"), name or os.path.basename(source), as_root=False, follow=follow)
     if not is_directory:
         return
     for parent, directories, files in os.walk(source):
         for entry in sorted([*directories, *files]):
             path = os.path.join(parent, entry)
             inner = os.path.join(name, os.path.relpath(path, source))
-            add(archive, path, inner, as_root=as_root)
+            add(archive, path, inner, as_root=False)
 
 
 COMMANDS = (

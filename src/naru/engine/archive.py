@@ -14,10 +14,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 from naru.api.container import PathStat
-from naru.engine.clock import rfc3339
 from naru.errors import InvalidArgument, NaruError, NotFound
 from naru.image.tar_writer import TarWriter, Vanished
 from naru.kernel import mount as m
@@ -82,7 +81,7 @@ def placed(root: int, path: str, container: str) -> Iterator[Place]:
     except FileNotFoundError:
         raise NotFound(f"Could not find the file {path} in container {container}") from None
     except OSError as error:
-        raise NaruError(f"lstat {absolute}: {(error.strerror or str(error)).lower()}") from error
+        raise NaruError(f"lstat {absolute}: {os.strerror(error.errno or 0).lower()}") from error
     try:
         yield Place(directory, name, shown, status)
     finally:
@@ -102,7 +101,7 @@ def extraction_point(root: int, path: str, container: str) -> Iterator[int]:
     except NotADirectoryError:
         raise InvalidArgument("extraction point is not a directory") from None
     except OSError as error:
-        raise NaruError(f"lstat {clean(path)}: {(error.strerror or str(error)).lower()}") from error
+        raise NaruError(f"lstat {clean(path)}: {os.strerror(error.errno or 0).lower()}") from error
     try:
         if m.filesystem_magic(directory) in _KERNEL_FILESYSTEMS:
             raise InvalidArgument(f"{path} is on a file system of the kernel: nothing can be copied to it")
@@ -127,9 +126,16 @@ def path_stat(root: int, path: str, place: Place) -> PathStat:
         name=place.shown,
         size=status.st_size,
         mode=mode,
-        mtime=rfc3339(datetime.fromtimestamp(status.st_mtime, UTC)),
+        mtime=_moment(status.st_mtime_ns),
         link_target=_evaluated(root, clean(path)) if is_link else "",
     )
+
+
+def _moment(time_ns: int) -> str:
+    """Return a file's time as Go writes one: all digits there are, and no more."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    fraction = f".{rest:09}".rstrip("0").rstrip(".")
+    return (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat() + fraction + "Z"
 
 
 def _evaluated(root: int, path: str) -> str:
