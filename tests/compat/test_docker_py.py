@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tarfile
 from collections.abc import Iterator
 
 import docker
 import pytest
-from daemon import Daemon
+from daemon import Daemon, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -95,3 +96,34 @@ def test_volumes_and_networks(client: docker.DockerClient) -> None:
     network = client.networks.create("py-network", driver="bridge")
     assert client.containers.run("busybox", ["true"], network="py-network", remove=True) == b""
     network.remove()
+
+
+def test_archives_go_in_and_come_out(client: docker.DockerClient) -> None:
+    container = client.containers.run("busybox", ["sleep", "100"], detach=True)
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        member = tarfile.TarInfo("d/file")
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"data"))
+    assert container.put_archive("/tmp", made.getvalue())
+    pieces, status = container.get_archive("/tmp/d")
+    assert (status["name"], status["linkTarget"]) == ("d", "")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+        assert archive.getnames() == ["d", "d/file"]
+        assert (archive.extractfile("d/file") or io.BytesIO()).read() == b"data"
+    with pytest.raises(docker.errors.NotFound, match="Could not find the file /nope in container"):
+        container.get_archive("/nope")
+    with pytest.raises(docker.errors.NotFound):
+        container.put_archive("/nope", made.getvalue())
+
+
+def test_export_and_commit(client: docker.DockerClient) -> None:
+    container = client.containers.run("busybox", ["sh", "-c", "echo hi >/new; sleep 100"], detach=True)
+    wait_until(lambda: container.exec_run(["test", "-s", "/new"]).exit_code == 0)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(container.export()))) as archive:
+        assert (archive.extractfile("new") or io.BytesIO()).read() == b"hi\n"
+    image = container.commit("from-py", "1", message="m", author="a", changes="ENV X=y", conf={"Cmd": ["cat", "/new"]})
+    assert image.tags == ["from-py:1"] and image.attrs["Author"] == "a"
+    assert "X=y" in image.attrs["Config"]["Env"]
+    assert client.containers.run(image, remove=True) == b"hi\n"
+    client.images.remove(image.id, force=True)

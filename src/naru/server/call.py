@@ -90,7 +90,7 @@ class Call:
         return await self.body_or_none(kind) or _refuse_empty()
 
     async def body_or_none(self, kind: type[S]) -> S | None:
-        """Return the JSON body, None where there is none."""
+        """Return the JSON body, None where there is none or where it says `null`, as some clients do."""
         request = self.request
         if not request.body_exists:
             return None
@@ -99,7 +99,7 @@ class Call:
             content += chunk
             if len(content) > MAX_JSON_BYTES:
                 raise InvalidArgument(f"request body larger than {MAX_JSON_BYTES} bytes")
-        if not content.strip():
+        if content.strip() in (b"", b"null"):
             return None
         if request.content_type != "application/json":  # also keeps a browser's form from being a request of ours
             raise InvalidArgument(
