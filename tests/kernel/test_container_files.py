@@ -110,13 +110,14 @@ def links(site: Site, name: str) -> list[Callable[[], object]]:
 @pytest.mark.parametrize("path", ["/d", "/d/file", "/d/sub", "/d/sub/file", "/d/.", "/"])
 @pytest.mark.parametrize("swapped", ["d", "d/sub"])
 def test_what_comes_out_is_never_the_hosts(site: Site, path: str, swapped: str) -> None:
-    came = 0
+    came: list[bytes] = []
     with swapping(*links(site, swapped)):
         for _ in rounds(lambda: came):
             with suppress(NaruError, OSError):
                 packed = site.pack(path)
                 assert b"HOST" not in packed
-                came += b"inside" in packed
+                if b"inside" in packed:
+                    came.append(packed)
 
 
 @pytest.mark.parametrize("swapped", ["d", "d/sub"])
