@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from daemon import Daemon
+from daemon import Daemon, wait_until
 
 from naru.kernel import tree
 
@@ -156,6 +156,29 @@ def test_a_kernel_file_system_is_not_mounted_over_a_symlink(narud: Daemon, tmp_p
 
     assert done.code == 125
     assert "must be mounted on an ordinary directory" in done.err
+
+
+def test_no_copy_leads_to_the_host_while_the_container_swaps_what_it_goes_through(narud: Daemon, tmp_path: Path):
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "file").write_text("of the host")
+    swap = f"mv /d /aside; ln -s {host} /d; : ; rm /d; mv /aside /d"
+    script = f"mkdir /d; echo inside >/d/file; touch /ready; while :; do {swap}; done"
+    narud("run", "--detach", "--name", "box", "busybox", "sh", "-c", script)
+    wait_until(lambda: narud.docker("exec", "box", "test", "-e", "/ready").code == 0)
+    came = set()
+
+    for number in range(25):
+        for path in ("/d/file", "/d/.", "/d"):
+            came.add(narud.docker("cp", f"box:{path}", "-").out.partition("\0")[0])
+            assert "of the host" not in narud.docker("cp", f"box:{path}", "-").out
+        narud.docker("cp", "-", "box:/d", stdin=tar(file(f"new{number}", b"from a copy")))
+
+    assert came & {"file", "./", "d/"}  # some got through
+    assert [path.name for path in host.iterdir()] == ["file"]
+    assert (host / "file").read_text() == "of the host"
+    loaded = Path(f"/proc/{narud.pid}/maps").read_text()
+    assert str(narud.data / "snapshots") not in loaded and "overlay" not in loaded  # CVE-2019-14271
 
 
 def test_a_container_has_docker_s_rights_and_nothing_of_ours(narud: Daemon):

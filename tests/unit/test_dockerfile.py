@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from naru.build.changes import changed
 from naru.build.dockerfile import parse, parse_duration, parse_trigger
 from naru.build.expand import GlobalScope, Scope, expand, platform_arguments
 from naru.build.instructions import Copy, Env, Instruction, Run
@@ -20,7 +21,7 @@ from naru.build.stages import ImageRef, StageRef, needed_stages, source_of, targ
 from naru.build.syntax import DockerfileError, SyntaxProblem
 from naru.build.words import Lexer
 from naru.errors import InvalidArgument
-from naru.oci.image import Platform
+from naru.oci.image import ContainerConfig, Platform
 
 GOLDEN = Path(__file__).parent / "dockerfiles"
 
@@ -402,3 +403,33 @@ def test_a_stage_that_needs_itself_is_refused() -> None:
     dockerfile = parse(b"FROM x AS a\nCOPY --from=b / /\nFROM y AS b\nCOPY --from=a / /\n")
     with pytest.raises(DockerfileError, match="circular dependency detected on stage"):
         needed_stages(dockerfile, dockerfile.stages[-1], {0: "x", 1: "y"})
+
+
+# The instructions of a --change
+
+
+def test_changes_act_on_a_copy_of_the_config_in_order() -> None:
+    before = ContainerConfig(env=["A=1"], cmd=["old"], labels={"a": "b"})
+    after = changed(before, ["ENV B=$A", "env C=$B", "ENTRYPOINT run $C", "LABEL c=d"])
+    assert after.env == ["A=1", "B=1", "C=1"]
+    assert after.entrypoint == ["/bin/sh", "-c", "run $C"] and after.cmd is None
+    assert after.labels == {"a": "b", "c": "d"}
+    assert before == ContainerConfig(env=["A=1"], cmd=["old"], labels={"a": "b"})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("RUN true", "run is not a valid change command"),
+        ("copy a b", "copy is not a valid change command"),
+        ("FROM x", "from is not a valid change command"),
+        ("SHELL []", "shell is not a valid change command"),
+        ("NOPE", "nope is not a valid change command"),
+        ("ENV", "ENV requires at least one argument"),
+        ("EXPOSE x", "invalid containerPort: x"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused_in_dockers_words(change: str, reason: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        changed(ContainerConfig(), ["USER 1", change])
+    assert str(refused.value) == reason

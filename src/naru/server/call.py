@@ -99,13 +99,14 @@ class Call:
             content += chunk
             if len(content) > MAX_JSON_BYTES:
                 raise InvalidArgument(f"request body larger than {MAX_JSON_BYTES} bytes")
-        if content.strip() in (b"", b"null"):
+        text = bytes(content)
+        if text.strip() in (b"", b"null"):
             return None
         if request.content_type != "application/json":  # also keeps a browser's form from being a request of ours
             raise InvalidArgument(
                 f"unsupported Content-Type header ({request.content_type}): must be 'application/json'"
             )
-        return decode(kind, bytes(content))
+        return decode(kind, text)
 
     async def run(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `verb` in a worker thread."""
