@@ -242,6 +242,7 @@ def test_a_client_that_dawdles_holds_up_nobody_but_the_start_of_what_it_writes_t
     starting = narud.popen("start", created)
     narud("start", other)
     assert narud("inspect", "--format", "{{.State.Status}}", created) == "created"
+    assert stat_of(narud, created, "/tmp")["name"] == "tmp"
     assert starting.poll() is None
     writing.close()  # the client goes: the copy ends, the start goes on
     assert starting.wait(10) == 0

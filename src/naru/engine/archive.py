@@ -180,7 +180,10 @@ def pack(place: Place, tar: TarWriter) -> None:
         tar.add(Node(shown, os.fsencode(place.name), place.directory, place.status), shown)
         return
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    directory = os.open(place.name or ".", flags, dir_fd=place.directory)
+    try:
+        directory = os.open(place.name or ".", flags, dir_fd=place.directory)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Vanished(f"{place.shown}: {error.strerror}") from error
     try:
         tar.add_root(directory, shown)
         pack_below(directory, tar, shown.rstrip(b"/") + b"/")

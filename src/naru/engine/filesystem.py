@@ -36,10 +36,7 @@ class Filesystems:
         """Yield the root, to be read. The container may be started, stopped and removed meanwhile. NotFound."""
         root = self._running(container, mntns.open_root)
         if root is None:
-            with self._parts.containers.locked(container.id) as current:
-                root = self._running(current, mntns.open_root)
-                if root is None:
-                    root = self._stopped(current, writable=False)
+            root = self._stopped(container, writable=False)
         with _closing(root):
             yield root
 
@@ -85,7 +82,7 @@ class Filesystems:
                 raise
 
     def _stopped(self, container: Container, *, writable: bool) -> int:
-        """Mount the layers and, below them, what a start would mount there. The container's lock is held."""
+        """Mount the layers and, below them, what a start would mount there. `writable` under the container's lock."""
         snapshots = self._parts.snapshots
         points = self._mount_points(container)
         if not writable:
@@ -113,7 +110,11 @@ class Filesystems:
         outer = [point for point in points if not _is_below_another(point, points)]
         with _closing(self._parts.snapshots.mount_reading(container.id)) as root:
             missing = [point for point in outer if not _exists(root, point.destination)]
-        if missing:
+        if not missing:
+            return
+        with self._parts.containers.locked(container.id) as current:
+            if current.is_running:
+                return  # then its start has made them
             with _closing(self._parts.snapshots.mount_detached(container.id)) as root:
                 for point in missing:
                     os.close(_make_target(root, point, is_directory=os.path.isdir(point.source)))

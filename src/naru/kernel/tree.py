@@ -99,8 +99,10 @@ def walk(root: int, *, enter: Callable[[Node], bool] | None = None) -> Iterator[
                 raise OSError(errno.ELOOP, "directories are nested too deeply", os.fsdecode(path[:256]))
             try:
                 below = os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
             levels.append((below, node.path + b"/", iter(_names(below))))
     finally:
         for directory, _path, _names_left in levels:
