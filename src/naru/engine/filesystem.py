@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from naru.api.container import MountPoint
@@ -22,6 +22,9 @@ from naru.errors import Conflict, NaruError
 from naru.kernel import mntns
 from naru.kernel import mount as m
 from naru.runtime import rooted
+
+_ATTEMPTS = 10
+_SETTLING_S = 1.0
 
 
 class Filesystems:
@@ -42,19 +45,26 @@ class Filesystems:
 
     @contextmanager
     def writing(self, container: Container) -> Iterator[int]:
-        """Yield the root, to be written to. A container that does not run is kept from starting meanwhile. NotFound."""
-        if not container.is_running:
-            with self._parts.containers.locked(container.id) as current:
-                if not current.is_running:
-                    root = self._stopped(current, writable=True)
-                    with _closing(root):
-                        yield root
-                    return
-        root_or_none = self._running(container, mntns.open_root)
-        if root_or_none is None:
-            raise Conflict(f"container {container.id} is stopping")
-        with _closing(root_or_none):
-            yield root_or_none
+        """Yield the root, to be written to. A container that does not run is kept from starting meanwhile. NotFound.
+
+        Conflict: it starts and ends so fast that it can be met neither running nor at rest.
+        """
+        for _attempt in range(_ATTEMPTS):
+            container = self._parts.containers.get(container.id)
+            if not container.is_running:
+                with self._parts.containers.locked(container.id) as current:
+                    if not current.is_running:
+                        with _closing(self._stopped(current, writable=True)) as root:
+                            yield root
+                        return
+            running = self._running(container, mntns.open_root)
+            if running is not None:
+                with _closing(running) as root:
+                    yield root
+                return
+            with suppress(TimeoutError):  # it has ended, and that is about to be recorded
+                self._lifecycle.wait(container.id, "not-running").result(_SETTLING_S)
+        raise Conflict(f"container {container.id} starts and stops too fast to be copied to")
 
     @contextmanager
     def layers(self, container: Container) -> Iterator[int]:
