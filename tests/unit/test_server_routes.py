@@ -252,7 +252,7 @@ def test_events_end_at_until(server: Served) -> None:
 def exec_start(server: Served, *, tty: bool = False, cmd: str = "cat") -> socket.socket:
     created = call(server, "POST", "/containers/web/exec", {"Cmd": [cmd], "Tty": tty, "AttachStdout": True})
     assert json.loads(created.read()) == {"Id": "e1"}
-    body = b'{"Detach":false,"Tty":false}'
+    body = json.dumps({"Detach": False, "Tty": tty}).encode()
     sock = connect(server)
     sock.sendall(
         b"POST /v1.50/exec/e1/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
