@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import os
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 from aiohttp import web
+from registry import docker_registry, free_port, serving
 
 from naru.api.progress import ProgressMessage
 from naru.api.system import AuthConfig
 from naru.content.store import ContentStore
 from naru.distribution.challenge import parse_challenges
-from naru.distribution.client import is_insecure
 from naru.distribution.pull import PulledImage, pull
 from naru.errors import Corrupt, NotFound, Unauthorized, Unavailable, Unsupported
 from naru.oci import platform as platforms
@@ -87,42 +83,11 @@ def content(tmp_path: Path) -> ContentStore:
     return ContentStore(tmp_path / "store")
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError("the server did not come up")
-
-
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, blobs: Blobs) -> Iterator[int]:
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("needs Debian's docker-registry")
-    directory = tmp_path_factory.mktemp("registry")
-    port = free_port()
-    (directory / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(directory / "config.yml")], stdout=log, stderr=log)
-    try:
-        wait_for_port(port)
-        upload(port, blobs)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
+    with docker_registry(tmp_path_factory.mktemp("registry")) as running:
+        upload(running.port, blobs)
+        yield running.port
 
 
 def upload(port: int, blobs: Blobs) -> None:
@@ -199,32 +164,6 @@ def test_a_registry_that_never_answers_is_unavailable_within_the_connect_timeout
         with pytest.raises(Unavailable):
             fetch(deaf.getsockname()[1], content, cancelled=cancelled)
         assert time.monotonic() - started < 3
-
-
-@contextmanager
-def serving(handler: Scripted) -> Iterator[int]:
-    """Serve `handler` on loopback in a thread; yields the port."""
-    loop = asyncio.new_event_loop()
-    port = free_port()
-
-    async def start() -> web.AppRunner:
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", handler.__call__)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        return runner
-
-    runner = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield port
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 class Scripted:
@@ -365,9 +304,3 @@ def test_challenges_with_commas_and_escapes_in_quotes_are_read() -> None:
         ("bearer", {"realm": "https://a/t", "service": 'x, "y"'}),
         ("basic", {"realm": "plain"}),
     ]
-
-
-def test_only_this_machine_and_named_registries_may_be_insecure() -> None:
-    named = ["10.1.0.0/16", "hub.test:5000"]
-    hosts = ["127.3.0.1:5000", "localhost", "[::1]:5000", "10.1.2.3", "hub.test:5000", "hub.test", "registry.test"]
-    assert [is_insecure(host, named) for host in hosts] == [True, True, True, True, True, False, False]

@@ -2,26 +2,29 @@
 
 Lives inside one event loop, for one operation. https always, but for registries on this machine and those named as
 insecure, where https without verification and then http are tried, as Docker does. Proxies come from the
-environment, trusted authorities from the host's bundle (`SSL_CERT_FILE`), so that a host behind a TLS-inspecting
-proxy works. OCI distribution-spec, Pull; distribution's token authentication specification
+environment, trusted authorities from `trust`, so that a host behind a TLS-inspecting proxy works.
+OCI distribution-spec, Pull
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import os
 import random
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
-import msgspec
+from yarl import URL
 
-from naru.distribution.challenge import Challenge, Credentials, parse_challenges
-from naru.errors import NaruError, Unauthorized, Unavailable
+from naru.distribution.authorization import Authorizer
+from naru.distribution.challenge import Credentials
+from naru.distribution.refusal import Passing, RegistryError, refusal_of
+from naru.distribution.trust import is_insecure, tls_context
+from naru.errors import Unavailable
 from naru.oci.reference import DEFAULT_DOMAIN
 
 # The domain `docker.io` is a name in references only; its registry answers here (as in every Docker client).
@@ -33,37 +36,15 @@ READ_TIMEOUT_S = 30.0
 TRIES = 5
 _FIRST_DELAY_S = 0.4
 _MAX_DELAY_S = 10.0
-_MAX_ERROR_BYTES = 64 << 10
-_MAX_TOKEN_BYTES = 1 << 20
+# A registry that limits its clients names up to a minute or two; what asks for more is not worth waiting for.
+_MAX_RETRY_AFTER_S = 120.0
 
-
-class _Token(msgspec.Struct):
-    """A token server's answer; older ones say `token`, OAuth2 ones `access_token`."""
-
-    token: str = ""
-    access_token: str = ""
-
-
-class _ErrorItem(msgspec.Struct):
-    code: str = ""
-    message: str = ""
-
-
-class _ErrorBody(msgspec.Struct):
-    errors: list[_ErrorItem] = []
-
-
-class RegistryError(NaruError):
-    """A registry's refusal: the status and, where it said so, distribution-spec's error code and message."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"{code.lower().replace('_', ' ')}: {message}" if code else message)
-        self.status = status
-        self.code = code
+Body = Callable[[], AsyncIterator[bytes]]
+"""Makes a request's body; called again where the request is sent again."""
 
 
 class RegistryClient:
-    """GETs below `/v2/<repository>/`. An async context manager; use it in the loop that entered it."""
+    """Requests below `/v2/<repository>/`. An async context manager; use it in the loop that entered it."""
 
     def __init__(
         self,
@@ -72,29 +53,27 @@ class RegistryClient:
         *,
         credentials: Credentials | None = None,
         insecure_registries: Collection[str] = (),
+        scopes: Collection[str] | None = None,
+        wants_identity_token: bool = False,
     ) -> None:
+        """`scopes` are what a token must allow; `None`: to pull from `repository`."""
         self.host = _DOCKER_IO_HOST if domain == DEFAULT_DOMAIN else domain
+        self.base = f"https://{self.host}"
         self._repository = repository
         self._credentials = credentials or Credentials()
+        self._scopes = [f"repository:{repository}:pull"] if scopes is None else list(scopes)
+        self._wants_identity_token = wants_identity_token
         self._is_insecure = is_insecure(self.host, insecure_registries)
-        self._base = f"https://{self.host}"
-        self._authorization = ""
-        self._challenges: list[Challenge] = []
-        self._authorizing = asyncio.Lock()
 
     async def __aenter__(self) -> RegistryClient:
-        context = ssl.create_default_context()
-        if self._is_insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, limit_per_host=8),
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
-            ),
-            trust_env=True,
-            auto_decompress=False,
-            headers={"User-Agent": "naru", "Accept-Encoding": "identity"},
+        self._session = open_session(self.host, insecure=self._is_insecure)
+        self.authorizer = Authorizer(
+            self._session,
+            self.host,
+            self._credentials,
+            self._scopes,
+            is_insecure=self._is_insecure,
+            wants_identity_token=self._wants_identity_token,
         )
         try:
             await self._reach()
@@ -114,20 +93,20 @@ class RegistryClient:
         """Return a small answer and its headers. RegistryError; Unavailable: no answer after some tries."""
         failure: Exception | None = None
         for attempt in range(TRIES):
-            await self._back_off(attempt, failure)
+            await asyncio.sleep(delay_s(attempt, failure))
             try:
-                async with self._get(path, {"Accept": ", ".join(accept)} if accept else {}) as response:
+                async with self.exchange(
+                    "GET", path, headers={"Accept": ", ".join(accept)} if accept else {}, expected=(200, 206)
+                ) as response:
                     body = b""
                     while len(body) <= limit_bytes and (piece := await response.content.readany()):
                         body += piece
                     if len(body) > limit_bytes:
                         raise RegistryError(response.status, "", f"the answer is larger than {limit_bytes} bytes")
                     return body, response.headers
-            except _Passing as error:
+            except passing() as error:
                 failure = error
-            except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                failure = error
-        raise Unavailable(self._unreachable(failure)) from failure
+        raise Unavailable(self.unreachable(failure)) from failure
 
     async def stream(self, path: str, size_bytes: int) -> AsyncIterator[bytes]:
         """Yield the `size_bytes` bytes of a blob; where a connection breaks, the next one goes on from there.
@@ -139,12 +118,12 @@ class RegistryClient:
         failure: Exception | None = None
         while received < size_bytes:
             if attempt >= TRIES:
-                raise Unavailable(self._unreachable(failure)) from failure
-            await self._back_off(attempt, failure)
+                raise Unavailable(self.unreachable(failure)) from failure
+            await asyncio.sleep(delay_s(attempt, failure))
             attempt += 1
             try:
                 headers = {"Range": f"bytes={received}-"} if received else {}
-                async with self._get(path, headers) as response:
+                async with self.exchange("GET", path, headers=headers, expected=(200, 206)) as response:
                     to_skip = 0 if response.status == 206 else received
                     async for piece in response.content.iter_any():
                         if to_skip:  # a server without ranges starts over
@@ -154,160 +133,120 @@ class RegistryClient:
                             attempt = 0
                             yield piece
                 failure = Unavailable(f"the connection ended after {received} of {size_bytes} bytes")
-            except _Passing as error:
+            except passing() as error:
                 failure = error
-            except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                failure = error
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        size_bytes: int = 0,
+        expected: Collection[int] = (200,),
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request and yield its answer, authenticating once when asked to.
+
+        `target` is a path below the repository, or a URL that the registry gave. `body` yields `size_bytes` bytes.
+        RegistryError, Unauthorized: another answer than `expected`; one of `passing()`: none, or one that may change.
+        """
+        url = urljoin(f"{self.base}/v2/{self._repository}/" if self._repository else f"{self.base}/v2/", target)
+        # What the registry gave as an upload's address may be on another host, which is not to see our credentials.
+        is_ours = urlsplit(url)[:2] == urlsplit(self.base)[:2]
+        sent = dict(headers or {})
+        if body is not None:
+            sent["Content-Length"] = str(size_bytes)
+        for is_retry in (False, True):
+            used = await self.authorizer.header() if is_ours else ""
+            if used:
+                sent["Authorization"] = used
+            # aiohttp drops Authorization when a redirect (to a blob store) leaves the registry's origin.
+            async with self._session.request(
+                method,
+                URL(url, encoded=True),
+                headers=sent,
+                data=body() if body is not None else None,
+                allow_redirects=body is None,
+                timeout=_timeout(read_timeout_s),
+            ) as response:
+                if response.status == 401 and is_ours and not is_retry:
+                    self.authorizer.learn(response)
+                    await self.authorizer.instead_of(used)
+                    sent.pop("Authorization", None)
+                    continue
+                if response.status in expected:
+                    yield response
+                    return
+                if response.status == 401 and self.authorizer.lacks_credentials:
+                    raise RegistryError(401, "", "no basic auth credentials")
+                raise await refusal_of(response)
+
+    def unreachable(self, failure: Exception | None) -> str:
+        """Return in Docker's words that the registry did not answer, and why."""
+        return f'Get "{self.base}/v2/": {reason_of(failure)}'
 
     async def _reach(self) -> None:
         """Find the address that answers `/v2/` and learn what it asks for. Not retried: the fall-back is waiting."""
         addresses = [f"https://{self.host}", *([f"http://{self.host}"] if self._is_insecure else [])]
         failure: Exception | None = None
         for base in addresses:
-            self._base = base
+            self.base = base
             try:
                 async with self._session.get(f"{base}/v2/", allow_redirects=False) as response:
                     if response.status == 401:
-                        self._learn(response)
+                        self.authorizer.learn(response)
                     elif response.status >= 500:
                         raise Unavailable(f'Get "{base}/v2/": the registry answered {response.status}')
                     return
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 failure = failure or error
-        self._base = addresses[0]
-        raise Unavailable(self._unreachable(failure)) from failure
-
-    def _unreachable(self, failure: Exception | None) -> str:
-        if isinstance(failure, asyncio.TimeoutError):
-            reason = "no answer in time"
-        elif isinstance(failure, aiohttp.ClientConnectorError):
-            reason = failure.os_error.strerror or str(failure.os_error)
-        else:
-            reason = str(failure) or type(failure).__name__
-        return f'Get "{self._base}/v2/": {reason}'
-
-    async def _back_off(self, attempt: int, failure: Exception | None) -> None:
-        if attempt == 0:
-            return
-        delay_s = min(_FIRST_DELAY_S * 2 ** (attempt - 1), _MAX_DELAY_S) * random.uniform(0.75, 1.25)
-        if isinstance(failure, _Passing) and failure.retry_after_s:
-            delay_s = min(failure.retry_after_s, _MAX_DELAY_S)
-        await asyncio.sleep(delay_s)
-
-    @asynccontextmanager
-    async def _get(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open `path`, authenticating once when asked to; only an answer of 200 or 206 is yielded."""
-        url = f"{self._base}/v2/{self._repository}/{path}"
-        for is_retry in (False, True):
-            used = self._authorization
-            if not used and self._challenges:
-                used = await self._authorize(used)
-            sent = {**headers, "Authorization": used} if used else headers
-            # aiohttp drops Authorization when a redirect (to a blob store) leaves the registry's origin.
-            async with self._session.get(url, headers=sent) as response:
-                if response.status == 401 and not is_retry:
-                    self._learn(response)
-                    await self._authorize(used)
-                    continue
-                if response.status == 429 or response.status >= 500:
-                    raise _Passing(response.status, response.headers.get("Retry-After", ""))
-                if response.status not in (200, 206):
-                    raise await _refusal(response)
-                yield response
-                return
-
-    def _learn(self, response: aiohttp.ClientResponse) -> None:
-        self._challenges = [
-            challenge
-            for header in response.headers.getall("WWW-Authenticate", [])
-            for challenge in parse_challenges(header)
-        ]
-
-    async def _authorize(self, rejected: str) -> str:
-        """Return an Authorization header to use instead of `rejected`; one request at a time asks for it."""
-        async with self._authorizing:
-            if self._authorization == rejected:
-                self._authorization = await self._answer(rejected)
-            return self._authorization
-
-    async def _answer(self, rejected: str) -> str:
-        for challenge in self._challenges:
-            if challenge.scheme == "bearer":
-                return await self._token(challenge)
-            if challenge.scheme == "basic" and self._credentials.basic not in ("", rejected):
-                return self._credentials.basic
-        return ""
-
-    async def _token(self, challenge: Challenge) -> str:
-        if self._credentials.registry_token:
-            return f"Bearer {self._credentials.registry_token}"
-        realm = urljoin(f"{self._base}/v2/", challenge.parameters.get("realm", ""))
-        fields = {
-            "service": challenge.parameters.get("service", ""),
-            "scope": f"repository:{self._repository}:pull",
-        }
-        has_secret = bool(self._credentials.basic or self._credentials.identity_token)
-        if has_secret and urlsplit(realm).scheme != "https" and not self._is_insecure:
-            raise Unauthorized(f"{self.host}: its token server does not use https: no credentials sent")
-        if self._credentials.identity_token:
-            form = {
-                "grant_type": "refresh_token",
-                "refresh_token": self._credentials.identity_token,
-                "client_id": "naru",
-            }
-            request = self._session.post(realm, data={**fields, **form})
-        else:
-            basic = self._credentials.basic
-            request = self._session.get(realm, params=fields, headers={"Authorization": basic} if basic else {})
-        async with request as response:
-            if response.status in (401, 403):
-                raise Unauthorized(f"{self.host}: unauthorized: incorrect username or password")
-            if response.status != 200:
-                raise _Passing(response.status, response.headers.get("Retry-After", ""))
-            body = await response.content.read(_MAX_TOKEN_BYTES)
-        try:
-            token = msgspec.json.decode(body, type=_Token)
-        except msgspec.MsgspecError:
-            raise Unavailable(f"{self.host}: its token server gave no token") from None
-        return f"Bearer {token.token or token.access_token}"
+        self.base = addresses[0]
+        raise Unavailable(self.unreachable(failure)) from failure
 
 
-class _Passing(Exception):
-    """An answer that may be another one later: 429 or 5xx."""
-
-    def __init__(self, status: int, retry_after: str) -> None:
-        super().__init__(f"the registry answered {status}")
-        self.retry_after_s = float(retry_after) if retry_after.isdecimal() else 0.0
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> RegistryError:
-    body = await response.content.read(_MAX_ERROR_BYTES)
-    try:
-        errors = msgspec.json.decode(body, type=_ErrorBody).errors
-    except msgspec.MsgspecError:
-        errors = []
-    if errors:
-        return RegistryError(response.status, errors[0].code, errors[0].message)
-    return RegistryError(response.status, "", f"the registry answered {response.status}")
+def open_session(host: str, *, insecure: bool) -> aiohttp.ClientSession:
+    """Return a session for requests to `host[:port]` and where it redirects to; the caller closes it."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls_context(host, insecure=insecure), limit_per_host=8),
+        timeout=_timeout(READ_TIMEOUT_S),
+        trust_env=True,
+        auto_decompress=False,
+        headers={"User-Agent": "naru", "Accept-Encoding": "identity"},
+    )
 
 
-def is_insecure(host: str, named: Collection[str]) -> bool:
-    """Whether http will do for `host[:port]`: this machine's own, or in `named` by name, address or network."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if host in named or name in named or name == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback or any(address in network for network in _networks(named))
+def passing() -> tuple[type[Exception], ...]:
+    """Return what may go better at the next try. A function, because naming it loads aiohttp's client."""
+    return Passing, TimeoutError, aiohttp.ClientError, OSError
 
 
-def _networks(named: Collection[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    found = []
-    for text in named:
-        try:
-            found.append(ipaddress.ip_network(text))
-        except ValueError:
-            continue
-    return found
+def delay_s(attempt: int, failure: Exception | None) -> float:
+    """Return how long to wait before try `attempt` (0: the first): ever longer, or what the registry said."""
+    if attempt == 0:
+        return 0.0
+    if isinstance(failure, Passing) and failure.retry_after_s:
+        return min(failure.retry_after_s, _MAX_RETRY_AFTER_S)
+    return float(min(_FIRST_DELAY_S * 2 ** (attempt - 1), _MAX_DELAY_S) * random.uniform(0.75, 1.25))
+
+
+def reason_of(failure: Exception | None) -> str:
+    """Return in few words why there was no answer."""
+    if isinstance(failure, asyncio.TimeoutError):
+        return "no answer in time"
+    if not isinstance(failure, aiohttp.ClientConnectorError):
+        return str(failure) or type(failure).__name__
+    error = failure.os_error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) or (error.errno or 0) <= 0:  # a failed name lookup has a number of its own kind
+        return error.strerror or str(error)
+    return os.strerror(error.errno or 0).lower()  # asyncio's words would be others
+
+
+def _timeout(read_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_s
+    )

@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import msgspec
 
 from naru.api.progress import ProgressDetail, ProgressMessage
 from naru.api.system import AuthConfig
 from naru.content.store import DOCUMENT_LIMIT, ContentStore, ContentWriter, Lease
 from naru.distribution.challenge import Credentials
-from naru.distribution.client import RegistryClient, RegistryError
+from naru.distribution.client import RegistryClient
+from naru.distribution.loop import run
+from naru.distribution.manifest import ACCEPT, media_type_of
+from naru.distribution.refusal import RegistryError
 from naru.errors import Corrupt, NotFound, Unavailable, Unsupported
 from naru.oci import digest as digests
 from naru.oci import platform as platforms
@@ -29,7 +29,6 @@ from naru.oci.digest import Digest
 from naru.oci.image import (
     INDEX_TYPES,
     LAYER_TYPES,
-    MANIFEST_TYPES,
     MEDIA_TYPE_CONFIG,
     MEDIA_TYPE_DOCKER_CONFIG,
     Descriptor,
@@ -46,9 +45,7 @@ _PROGRESS_INTERVAL_S = 0.1
 # A piece handed to a thread to be hashed and written; smaller ones cost more in hand-over than in hashing.
 _WRITE_BYTES = 1 << 20
 _MAX_INDEX_DEPTH = 3
-_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
-T = TypeVar("T")
 Progress = Callable[[ProgressMessage], None]
 
 
@@ -66,14 +63,6 @@ class PulledImage:
     def layers(self) -> list[Descriptor]:
         """The layer blobs, bottom first."""
         return self.manifest.layers
-
-
-class _Kind(msgspec.Struct, rename="camel"):
-    """Enough of a document to know which one it is."""
-
-    schema_version: int = 0
-    media_type: str = ""
-    manifests: list[Any] | None = None
 
 
 def pull(
@@ -95,26 +84,7 @@ def pull(
     NotFound, Unauthorized, Unavailable (not reachable: fall back), Unsupported, Corrupt; Unavailable when `cancelled`.
     """
     task = _Pull(reference, platform, content, progress, lease, on_layer)
-    return _run(task.run(Credentials.of(auth), insecure_registries), cancelled)
-
-
-def _run(work: Coroutine[Any, Any, T], cancelled: threading.Event | None) -> T:
-    """Run `work` on a loop of its own; unlike asyncio.run, do not wait for a name lookup that is stuck."""
-
-    async def watched() -> T:
-        running = asyncio.ensure_future(work)
-        while not (await asyncio.wait([running], timeout=None if cancelled is None else 0.2))[0]:
-            if cancelled is not None and cancelled.is_set():
-                running.cancel()
-        return running.result()
-
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(watched())
-    except asyncio.CancelledError:
-        raise Unavailable("the pull was cancelled") from None
-    finally:
-        loop.close()
+    return run(task.run(Credentials.of(auth), insecure_registries), cancelled)
 
 
 class _Pull:
@@ -165,9 +135,8 @@ class _Pull:
 
     async def _document(self, name: str, expected: Digest | None) -> tuple[Descriptor, bytes]:
         """Fetch an index or manifest by tag or digest, verify and store it; its media type is what it says it is."""
-        accept = sorted(MANIFEST_TYPES | INDEX_TYPES)
-        body, headers = await self._client.document(f"manifests/{name}", accept=accept, limit_bytes=DOCUMENT_LIMIT)
-        media_type = _media_type(body, headers.get("Content-Type", ""))
+        body, headers = await self._client.document(f"manifests/{name}", accept=ACCEPT, limit_bytes=DOCUMENT_LIMIT)
+        media_type = media_type_of(body, headers.get("Content-Type", ""))
         announced = expected or headers.get("Docker-Content-Digest", "")
         digest = digests.of(body)
         if announced.startswith("sha256:") and announced != digest:
@@ -272,22 +241,6 @@ async def _write(writer: ContentWriter, data: bytearray) -> None:
         except asyncio.CancelledError:
             await asyncio.wait([working])
             raise
-
-
-def _media_type(body: bytes, content_type: str) -> str:
-    """Return what a document is by its own words first, then by its header, then by its shape."""
-    try:
-        kind = msgspec.json.decode(body, type=_Kind)
-    except msgspec.MsgspecError as error:
-        raise Corrupt(f"manifest: {error}") from None
-    said = kind.media_type or content_type.partition(";")[0].strip()
-    if kind.schema_version == 1 or said.startswith(_SCHEMA_1):
-        raise Unsupported("this image has a manifest of schema version 1, which registries gave up in 2019")
-    if said in MANIFEST_TYPES | INDEX_TYPES:
-        return said
-    if kind.schema_version == 2 and not said.startswith("application/vnd."):
-        return sorted(INDEX_TYPES if kind.manifests is not None else MANIFEST_TYPES)[-1]
-    raise Unsupported(f"unsupported manifest media type {said!r}")
 
 
 def _check_manifest(manifest: Manifest) -> None:

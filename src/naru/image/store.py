@@ -29,7 +29,7 @@ from naru.image.apply import Applier
 from naru.image.snapshot import Snapshots
 from naru.oci import digest as digests
 from naru.oci.digest import ChainID, Digest, ImageID, chain_ids
-from naru.oci.image import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST, Descriptor, ImageConfig, Manifest
+from naru.oci.image import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST, Descriptor, ImageConfig, Manifest, as_oci
 from naru.oci.image import decode as decode_document
 from naru.oci.image import encode as encode_document
 from naru.oci.reference import Reference, parse
@@ -277,6 +277,10 @@ class Images:
             raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
         return self._name(ImageID(image_id), reference.with_default_tag())
 
+    def name_digest(self, image_id: ImageID, repository: Reference, digest: Digest) -> None:
+        """Note that `repository` has the image under `digest`: the name `redis@sha256:…`. NotFound."""
+        self._name(image_id, repository.with_digest(digest))
+
     def _name(self, image_id: ImageID, reference: Reference) -> ImageID | None:
         with self._lock, self._database.transaction() as connection:
             if not connection.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone():
@@ -381,7 +385,12 @@ def _image(row: Row, names: Sequence[Row]) -> Image:
 
 def _manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
     return encode_document(
-        Manifest(schema_version=2, media_type=MEDIA_TYPE_MANIFEST, config=config, layers=list(layers))
+        Manifest(
+            schema_version=2,
+            media_type=MEDIA_TYPE_MANIFEST,
+            config=config,
+            layers=[as_oci(layer) for layer in layers],
+        )
     )
 
 

@@ -24,6 +24,7 @@ MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
 MEDIA_TYPE_LAYER = "application/vnd.oci.image.layer.v1.tar"
 MEDIA_TYPE_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 MEDIA_TYPE_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+MEDIA_TYPE_LAYER_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 MEDIA_TYPE_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 MEDIA_TYPE_DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 MEDIA_TYPE_DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -43,6 +44,11 @@ LAYER_TYPES = frozenset(
         MEDIA_TYPE_DOCKER_LAYER_FOREIGN,
     }
 )
+_OCI_LAYER_TYPES = {
+    MEDIA_TYPE_DOCKER_LAYER: MEDIA_TYPE_LAYER,
+    MEDIA_TYPE_DOCKER_LAYER_GZIP: MEDIA_TYPE_LAYER_GZIP,
+    MEDIA_TYPE_DOCKER_LAYER_FOREIGN: MEDIA_TYPE_LAYER_FOREIGN,
+}
 
 ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"
 ANNOTATION_CONTAINERD_NAME = "io.containerd.image.name"
@@ -125,6 +131,12 @@ class ContainerConfig(Struct, rename="pascal", omit_defaults=True, kw_only=True)
     healthcheck: Healthcheck | None = None
     on_build: list[str] | None = None
     shell: list[str] | None = None
+
+
+def as_oci(layer: Descriptor) -> Descriptor:
+    """Return `layer` under OCI's media type: a manifest has either all of OCI's or all of Docker's."""
+    media_type = _OCI_LAYER_TYPES.get(layer.media_type, layer.media_type)
+    return msgspec.structs.replace(layer, media_type=media_type)
 
 
 class RootFS(Struct, frozen=True, omit_defaults=True, kw_only=True):
