@@ -62,7 +62,7 @@ def push(call: Call) -> None:
         {"tag": "" if flags.on("all-tags") else tag, "platform": flags.text("platform")},
         headers={"X-Registry-Auth": encoded(call.config.credentials(registry))},
     )
-    show(messages, to_stderr=False, is_quiet=flags.on("quiet"))
+    show(messages, to_stderr=False, is_quiet=flags.on("quiet"), may_begin_with_notice=False)
     if flags.on("quiet"):
         print(_canonical(reference.tagged(name)))
 

@@ -129,6 +129,9 @@ def _engine(settings: Settings, paths: Paths, launcher: socket.socket) -> Engine
     def provide(reference: Reference, progress: Progress) -> Image | None:
         return library().provide(reference, progress)
 
+    def recipes(term: str) -> list[str]:
+        return library().names(term)
+
     engine = Engine(
         Parts(
             paths=paths,
@@ -142,6 +145,7 @@ def _engine(settings: Settings, paths: Paths, launcher: socket.socket) -> Engine
             tasks=tasks,
             builder=builder,
             provide=provide if settings.library else None,
+            recipes=recipes if settings.library else None,
             insecure_registries=tuple(settings.insecure_registries),
         ),
         engine_id=_engine_id(paths),

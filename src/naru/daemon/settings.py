@@ -58,6 +58,12 @@ def read(arguments: Sequence[str]) -> Settings:
         default=None,
         help="have the kernel share equal memory of the containers' shims",
     )
+    parser.add_argument(
+        "--insecure-registry",
+        dest="insecure_registries",
+        action="append",
+        help="speak to this registry (host[:port] or network) without TLS, or with any certificate",
+    )
     parser.add_argument("--tls", action="store_true", default=None, help="TLS on tcp:// hosts")
     parser.add_argument("--tlsverify", action="store_true", default=None, help="TLS, and clients show a certificate")
     parser.add_argument("--tlscacert", help="trust client certificates signed by this CA")

@@ -19,6 +19,7 @@ from naru.engine.image_verbs import ImageVerbs
 from naru.engine.lifecycle import Lifecycle
 from naru.engine.network_verbs import NetworkVerbs
 from naru.engine.parts import Parts
+from naru.engine.registry_verbs import RegistryVerbs
 from naru.engine.system_verbs import SystemVerbs
 from naru.engine.volume_verbs import VolumeVerbs
 from naru.engine.volume_verbs import wire as wire_volume
@@ -27,7 +28,9 @@ from naru.errors import NaruError
 log = logging.getLogger(__name__)
 
 
-class Engine(ContainerVerbs, ArchiveVerbs, CommitVerb, ImageVerbs, NetworkVerbs, VolumeVerbs, SystemVerbs):
+class Engine(
+    ContainerVerbs, ArchiveVerbs, CommitVerb, ImageVerbs, RegistryVerbs, NetworkVerbs, VolumeVerbs, SystemVerbs
+):
     """One machine's containers, images, networks and volumes. Every method blocks; any thread may call."""
 
     def __init__(self, parts: Parts, *, engine_id: str) -> None:

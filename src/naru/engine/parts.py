@@ -52,7 +52,8 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The engine's collaborators. `provide` makes an image from the built-in library when no registry has it."""
+    """The engine's collaborators. `provide` makes an image from the built-in library when no registry has it; `recipes`
+    returns the names that it can make and a word is part of."""
 
     paths: Paths
     containers: Containers
@@ -65,4 +66,5 @@ class Parts:
     tasks: Tasks
     builder: ImageBuilder
     provide: Provider | None = None
+    recipes: Callable[[str], list[str]] | None = None
     insecure_registries: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from naru.engine.clock import nanoseconds, now, rfc3339
 from naru.engine.container import Status
 from naru.engine.events import Subscription
 from naru.engine.parts import Parts
+from naru.engine.registry_verbs import registry_config
 from naru.runtime.cgroup import supported
 
 API_VERSION = "1.51"
@@ -76,6 +77,7 @@ class SystemVerbs:
             no_proxy=os.environ.get("NO_PROXY", ""),
             name=socket.gethostname(),
             server_version=naru.__version__,
+            registry_config=registry_config(self.parts.insecure_registries),
             runtimes={"naru": Runtime(path="naru-runtime")},
             security_options=["name=seccomp,profile=builtin", "name=cgroupns"],
         )

@@ -99,6 +99,10 @@ class Library:
             _say(progress, known_as, "Made")
         return self._images.get(reference.canonical())
 
+    def names(self, term: str) -> list[str]:
+        """Return the images that a recipe makes and whose name has `term` in it, by name."""
+        return sorted({recipe.name for recipe in self._recipes.all() if term.lower() in recipe.name})
+
     def _base(self, reference: Reference, platform: Platform) -> Image:
         """Find what a recipe's FROM names and is not here: it can only come from another recipe."""
         progress: Progress = getattr(self._caller, "progress", lambda _message: None)

@@ -106,7 +106,11 @@ async def prune(call: Call) -> web.StreamResponse:
 
 async def search(call: Call) -> web.StreamResponse:
     found = await call.run_long(
-        call.engine.image_search, call.text("term"), limit=call.number("limit") or 0, filters=call.filters()
+        call.engine.image_search,
+        call.text("term"),
+        limit=call.number("limit") or 0,
+        filters=call.filters(),
+        auth=query.credentials(call.request.headers),
     )
     return call.answer(found)
 
