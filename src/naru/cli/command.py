@@ -26,7 +26,8 @@ class Call:
         name: str,
         flags: Values,
         arguments: Sequence[str],
-        address: Callable[[], Address],
+        context: Callable[[ConfigFile], str],
+        address: Callable[[str], Address],
         config_directory: str,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
@@ -36,18 +37,38 @@ class Call:
         self.arguments = list(arguments)
         self.environment = environment
         self.config_directory = config_directory
+        self._context = context
         self._address = address
         self._client: Client | None = None
         self._config: ConfigFile | None = None
 
     @property
+    def context(self) -> str:
+        """The name of the context in use."""
+        return self._context(self.config)
+
+    @property
+    def address(self) -> Address:
+        """Where the daemon is. Raises if the context does not exist or names no address."""
+        return self._address(self.context)
+
+    @property
+    def default_address(self) -> Address:
+        """Where the daemon of the default context is: by --host and the environment."""
+        return self._address("")
+
+    @property
     def client(self) -> Client:
         """The API client; starts our own daemon if that is addressed and does not run."""
         if self._client is None:
-            from naru.client.connection import Client
-
-            self._client = Client(self._address(), revive=_revive, environment=self.environment)
+            self._client = self.connect(revive=_revive)
         return self._client
+
+    def connect(self, *, revive: Callable[[Address], None] | None = None) -> Client:
+        """Return a further API client, for a stream beside others."""
+        from naru.client.connection import Client
+
+        return Client(self.address, revive=revive, environment=self.environment, headers=self.config.headers())
 
     @property
     def config(self) -> ConfigFile:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 # Management form: (module of naru.cli, what it does in a few words)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "builder prune": ("prune", "Remove cached build steps"),
+    "completion bash": ("completion", "Print the completion script for bash"),
+    "completion fish": ("completion", "Print the completion script for fish"),
+    "completion zsh": ("completion", "Print the completion script for zsh"),
     "container attach": ("attach", "Join your terminal to a running container's input and output"),
     "container commit": ("commit", "Make an image of a container's changes"),
     "container cp": ("cp", "Copy files between a container and this machine"),
@@ -35,6 +39,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "container unpause": ("lifecycle", "Thaw the processes of containers"),
     "container update": ("update", "Change the limits of containers"),
     "container wait": ("lifecycle", "Wait until containers stop and print their exit codes"),
+    "context create": ("context", "Name a daemon"),
+    "context export": ("context", "Write a context as a tar archive"),
+    "context import": ("context", "Create a context of an exported one"),
+    "context inspect": ("context", "Show everything about contexts"),
+    "context ls": ("context", "List contexts"),
+    "context rm": ("context", "Remove contexts"),
+    "context show": ("context", "Print the current context's name"),
+    "context update": ("context", "Change a context"),
+    "context use": ("context", "Make a context the current one"),
     "image build": ("build", "Build an image from a Dockerfile"),
     "image history": ("images", "Show how an image was made"),
     "image import": ("image_archive", "Make an image of a tar archive of a filesystem"),
@@ -55,6 +68,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "network prune": ("prune", "Remove unused networks"),
     "network rm": ("network", "Remove networks"),
     "system df": ("system_df", "Show what takes disk space"),
+    "system dial-stdio": ("dial_stdio", "Join standard input and output to the daemon's connection"),
     "system events": ("events", "Follow what happens in the daemon"),
     "system info": ("system", "Show the daemon and its host"),
     "system prune": ("prune", "Remove everything unused"),
@@ -63,15 +77,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "volume ls": ("volume", "List volumes"),
     "volume prune": ("prune", "Remove unused volumes"),
     "volume rm": ("volume", "Remove volumes"),
+    "volume update": ("volume", "Change a cluster volume"),
     "inspect": ("inspect", "Show everything about containers, images, volumes or networks"),
     "login": ("login", "Store credentials for a registry"),
     "logout": ("login", "Forget credentials for a registry"),
     "search": ("search", "Search a registry for images"),
+    "__complete": ("completion", ""),
     "version": ("system", "Show the versions of client and daemon"),
 }
 
 NOUNS = {
+    "builder": "Manage builds and their cache",
+    "completion": "Print scripts that complete command lines in shells",
     "container": "Manage containers",
+    "context": "Manage names for daemons",
     "image": "Manage images",
     "network": "Manage networks",
     "system": "Manage the daemon",
@@ -83,6 +102,8 @@ ALIASES = {
     "container list": "container ls",
     "container ps": "container ls",
     "container remove": "container rm",
+    "context list": "context ls",
+    "context remove": "context rm",
     "image list": "image ls",
     "image remove": "image rm",
     "network list": "network ls",
@@ -121,6 +142,25 @@ def load(path: str) -> Command:
     module = __import__(f"naru.cli.{COMMANDS[path][0]}", fromlist=["COMMANDS"])
     command: Command = next(command for command in module.COMMANDS if command.path == path)
     return command
+
+
+def short_names() -> list[str]:
+    """Return the commands of one word, sorted."""
+    names = {name for name in [*ALIASES, *COMMANDS] if " " not in name}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def verbs(noun: str) -> dict[str, str]:
+    """Return the management forms of a noun's commands by verb, sorted; `builder build` is `image build`."""
+    found = {path.split()[1]: path for path in COMMANDS if path.startswith(f"{noun} ")}
+    foreign = {name.split()[1]: path for name, path in ALIASES.items() if name.startswith(f"{noun} ")}
+    found |= {verb: path for verb, path in foreign.items() if not path.startswith(f"{noun} ")}
+    return dict(sorted(found.items()))
+
+
+def about(path: str) -> str:
+    """Return what a command, by any name, or a noun is for, in a few words."""
+    return NOUNS.get(path) or COMMANDS[ALIASES.get(path, path)][1]
 
 
 def names_of(path: str) -> list[str]:

@@ -19,6 +19,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_PROXIES = {
+    "httpProxy": "HTTP_PROXY",
+    "httpsProxy": "HTTPS_PROXY",
+    "noProxy": "NO_PROXY",
+    "ftpProxy": "FTP_PROXY",
+    "allProxy": "ALL_PROXY",
+}
 DOCKER_HUB = "https://index.docker.io/v1/"
 
 
@@ -41,11 +48,28 @@ class ConfigFile:
         """Return a setting, "" if absent."""
         return str(self._data.get(key) or "")
 
-    def proxies(self) -> dict[str, str]:
-        """Return the proxies for builds and containers by build-argument name (`HTTP_PROXY`)."""
-        chosen = (self._data.get("proxies") or {}).get("default") or {}
-        names = {"httpProxy": "HTTP_PROXY", "httpsProxy": "HTTPS_PROXY", "noProxy": "NO_PROXY", "ftpProxy": "FTP_PROXY"}
-        return {name: str(chosen[key]) for key, name in names.items() if chosen.get(key)}
+    def set(self, key: str, value: str) -> None:
+        """Change a setting, or remove it for "", and save."""
+        if self.text(key) == value:
+            return
+        self._data.pop(key, None)
+        if value:
+            self._data[key] = value
+        self.save()
+
+    def headers(self) -> dict[str, str]:
+        """Return the HTTP headers that every request is to carry (`HttpHeaders`)."""
+        return {str(name): str(value) for name, value in (self._data.get("HttpHeaders") or {}).items()}
+
+    def proxies(self, host: str) -> dict[str, str]:
+        """Return the proxies that builds and containers of the daemon at `host` get, by variable, both spellings."""
+        known = self._data.get("proxies") or {}
+        chosen = known.get(host) or known.get("default") or {}
+        found: dict[str, str] = {}
+        for key, name in _PROXIES.items():
+            if chosen.get(key):
+                found |= {name: str(chosen[key]), name.lower(): str(chosen[key])}
+        return found
 
     def credentials(self, registry: str) -> dict[str, str]:
         """Return what to log in with at `registry` in the API's form; {} for nothing."""
@@ -64,10 +88,13 @@ class ConfigFile:
                 return {name: value for name, value in found.items() if value}
         return {}
 
+    def servers(self) -> list[str]:
+        """Return the registries that credentials are known for."""
+        return sorted({*(self._data.get("auths") or {}), *(self._data.get("credHelpers") or {})})
+
     def all_credentials(self) -> dict[str, dict[str, str]]:
         """Return every stored credential by server, for builds."""
-        servers = [*(self._data.get("auths") or {}), *(self._data.get("credHelpers") or {})]
-        found = {server: self.credentials(server) for server in servers}
+        found = {server: self.credentials(server) for server in self.servers()}
         return {server: credential for server, credential in found.items() if credential}
 
     def store(self, server: str, credential: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from naru.cli.content_trust import CONTENT_TRUST
 from naru.cli.flags import BOOL, BYTES, DECIMAL, DURATION, INT, LIST, MAP, STRING, Flag
 
 LIMIT_FLAGS = (
@@ -37,7 +38,7 @@ CREATE_FLAGS = (
     Flag("device-read-iops", "", LIST, "Limit reading from a device, operations a second"),
     Flag("device-write-bps", "", LIST, "Limit writing to a device, bytes a second"),
     Flag("device-write-iops", "", LIST, "Limit writing to a device, operations a second"),
-    Flag("disable-content-trust", "", BOOL, "Accepted for compatibility", default=True, is_hidden=True),
+    CONTENT_TRUST,
     Flag("dns", "", LIST, "DNS server"),
     Flag("dns-option", "", LIST, "DNS option"),
     Flag("dns-opt", "", LIST, "DNS option", is_hidden=True),
@@ -61,8 +62,8 @@ CREATE_FLAGS = (
     Flag("ip", "", STRING, "IPv4 address"),
     Flag("ip6", "", STRING, "IPv6 address"),
     Flag("ipc", "", STRING, "IPC namespace: private, shareable, host, none, container:NAME"),
-    Flag("isolation", "", STRING, "Isolation technology", is_hidden=True),
-    Flag("kernel-memory", "", BYTES, "Kernel memory limit", is_hidden=True),
+    Flag("isolation", "", STRING, "Isolation technology; only `default` on Linux"),
+    Flag("kernel-memory", "", BYTES, "Most kernel memory; the kernel has given this up"),
     Flag("label", "l", LIST, "Label (key=value)"),
     Flag("label-file", "", LIST, "Read labels from a file"),
     Flag("link", "", LIST, "Make another container known by name (NAME[:ALIAS])"),
@@ -100,6 +101,7 @@ CREATE_FLAGS = (
     Flag("tmpfs", "", LIST, "Mount a tmpfs (path[:options])"),
     Flag("tty", "t", BOOL, "Give it a terminal"),
     Flag("ulimit", "", LIST, "Resource limit (nofile=1024:2048)", shown="ulimit"),
+    Flag("use-api-socket", "", BOOL, "Give it the daemon's socket and your credentials for registries"),
     Flag("user", "u", STRING, "User to run as (name|uid[:group|gid])"),
     Flag("userns", "", STRING, "User namespace: host"),
     Flag("uts", "", STRING, "UTS namespace: host"),

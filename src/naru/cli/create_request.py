@@ -29,6 +29,7 @@ _LIMITS = {
     "Memory": "memory",
     "MemoryReservation": "memory-reservation",
     "MemorySwap": "memory-swap",
+    "KernelMemory": "kernel-memory",
     "PidsLimit": "pids-limit",
 }
 _TEXTS = {
@@ -57,8 +58,17 @@ _LISTS = {
 }
 
 
-def create_request(flags: Values, image: str, command: Sequence[str], mine: Mapping[str, str]) -> Json:
-    """Return the body of ContainerCreate. `mine`: our environment. InvalidArgument: flags contradict each other."""
+def create_request(
+    flags: Values,
+    image: str,
+    command: Sequence[str],
+    mine: Mapping[str, str],
+    proxies: Mapping[str, str] | None = None,
+) -> Json:
+    """Return the body of ContainerCreate. `mine`: our environment; `proxies`: variables that are set unless given.
+
+    InvalidArgument: flags contradict each other.
+    """
     detached = flags.given("detach") and flags.on("detach")
     attached = attached_streams(flags)
     is_open = flags.on("interactive")
@@ -76,7 +86,9 @@ def create_request(flags: Values, image: str, command: Sequence[str], mine: Mapp
         "AttachStdin": "stdin" in attached and not detached,
         "AttachStdout": "stdout" in attached and not detached,
         "AttachStderr": "stderr" in attached and not detached,
-        "Env": environment.variables(flags.many("env-file"), flags.many("env"), mine),
+        "Env": environment.variables(
+            flags.many("env-file"), environment.with_proxies(flags.many("env"), proxies or {}), mine
+        ),
         "Labels": environment.labels(flags.many("label-file"), flags.many("label")),
         "WorkingDir": flags.text("workdir"),
         "Volumes": {target: {} for target in anonymous},
@@ -159,7 +171,7 @@ def _host_config(flags: Values, bindings: ports.Bindings, binds: list[str]) -> J
         "Sysctls": flags.map("sysctl"),
         "Annotations": flags.map("annotation"),
         "StorageOpt": environment.pairs(flags.many("storage-opt")),
-        "Ulimits": [_ulimit(one) for one in flags.many("ulimit")],
+        "Ulimits": [ulimit(one) for one in flags.many("ulimit")],
         "Devices": mount_flags.devices([one for one in flags.many("device") if one.startswith("/")]),
         "DeviceRequests": _device_requests(flags),
         "BlkioWeightDevice": [_device_rate(one, "Weight", int) for one in flags.many("blkio-weight-device")],
@@ -299,7 +311,7 @@ def _seccomp_profile(path: str) -> str:
         raise InvalidArgument(f"compacting json for seccomp profile ({path}) failed: {error}") from error
 
 
-def _ulimit(text: str) -> Json:
+def ulimit(text: str) -> Json:
     name, equals, values = text.partition("=")
     soft, colon, hard = values.partition(":")
     try:

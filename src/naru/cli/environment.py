@@ -19,6 +19,12 @@ def variables(files: Sequence[str], given: Sequence[str], mine: Mapping[str, str
     return found
 
 
+def with_proxies(given: Sequence[str], proxies: Mapping[str, str]) -> list[str]:
+    """Return `given` and those `proxies` of which it says nothing."""
+    names = {one.partition("=")[0] for one in given}
+    return [*given, *(f"{name}={value}" for name, value in proxies.items() if name not in names)]
+
+
 def labels(files: Sequence[str], given: Sequence[str]) -> dict[str, str]:
     """Return labels, those of files first."""
     found: dict[str, str] = {}

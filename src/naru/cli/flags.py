@@ -22,18 +22,23 @@ INT = "int"
 LIST = "list"
 STRINGS = "strings"
 MAP = "map"
+STRING_TO_STRING = "stringToString"
 BYTES = "bytes"
 DURATION = "duration"
 DECIMAL = "decimal"
 
 
 class UsageError(InvalidArgument):
-    """The command line is wrong; printed with the command's usage. `exit_code` is Docker's for this mistake."""
+    """The command line is wrong; printed with the command's usage. `exit_code` is Docker's for this mistake.
 
-    def __init__(self, message: str, *, exit_code: int = 125, advice: str = "Run") -> None:
+    `similar`: flags that may have been meant.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 125, advice: str = "Run", similar: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.advice = advice
+        self.similar = similar
 
 
 class Flag:
@@ -95,6 +100,12 @@ def _key_value(text: str) -> str:
     return text
 
 
+def _pair(text: str) -> str:
+    if "=" not in text:
+        raise ValueError(f"{text} must be formatted as key=value")
+    return text
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
     BOOL: _boolean,
     INT: _integer,
@@ -102,6 +113,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     LIST: lambda text: [text],
     STRINGS: _comma_separated,
     MAP: lambda text: [_key_value(text)],
+    STRING_TO_STRING: lambda text: [_pair(one) for one in _comma_separated(text)],
     BYTES: units.parse_bytes,
     DURATION: units.parse_duration,
     DECIMAL: units.parse_cpus,
@@ -177,7 +189,7 @@ class Values:
             raise UsageError(f"bad flag syntax: {argument}")
         flag = self._flags.get(name)
         if flag is None:
-            raise UsageError(f"unknown flag: --{name}")
+            raise UsageError(f"unknown flag: --{name}", similar=self._similar(name))
         if has_value:
             self._put(flag, value)
         elif flag.kind == BOOL:
@@ -188,6 +200,12 @@ class Values:
             self._put(flag, following[0])
             return 1
         return 0
+
+    def _similar(self, name: str) -> list[str]:
+        import difflib
+
+        shown = [flag.long for flag in self._flags.values() if not flag.is_hidden]
+        return [f"--{one}" for one in difflib.get_close_matches(name, shown, n=2, cutoff=0.7)]
 
     def _shorts(self, argument: str, following: Sequence[str]) -> int:
         letters = argument[1:]

@@ -7,7 +7,7 @@ import sys
 
 from naru.cli import reference
 from naru.cli.command import Call, Command
-from naru.cli.flags import LIST, STRING, STRINGS, Flag
+from naru.cli.flags import LIST, STRING, Flag
 from naru.cli.progress import show
 from naru.errors import InvalidArgument
 
@@ -40,7 +40,7 @@ def save(call: Call) -> None:
     path = call.flags.text("output")
     if not path and sys.stdout.isatty():
         raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    query = {"names": [reference.familiar(name) for name in call.arguments], "platform": call.flags.many("platform")}
+    query = {"names": [reference.familiar(name) for name in call.arguments], "platform": call.flags.text("platform")}
     with call.client.open("GET", "/images/get", query) as response:
         write_out(response, path)
 
@@ -114,7 +114,7 @@ COMMANDS = (
         "[OPTIONS] IMAGE [IMAGE...]",
         "Write images to a tar archive, which is an OCI layout too.",
         save,
-        (Flag("output", "o", STRING, "The archive, in place of standard output"), Flag("platform", "", STRINGS)),
+        (Flag("output", "o", STRING, "The archive, in place of standard output"), _PLATFORM),
         count=(1, None),
     ),
     Command(

@@ -13,14 +13,18 @@ from naru.cli import commands
 from naru.cli.command import Call, Command, complain
 from naru.cli.flags import BOOL, LIST, STRING, Flag, UsageError, Values
 from naru.client.address import Address, resolve, tls_files
-from naru.errors import NaruError
+from naru.errors import InvalidArgument, NaruError, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from naru.cli.config_file import ConfigFile
 
 GLOBAL_FLAGS = (
     Flag("config", "", STRING, "Directory of the client's settings and credentials", default="~/.docker"),
-    Flag("context", "c", STRING, "Only `default` is known; use --host", is_hidden=True),
+    Flag("context", "c", STRING, "Talk to the daemon of this context, whatever the environment says"),
     Flag("debug", "D", BOOL, "Show where an error comes from"),
-    Flag("host", "H", LIST, "The daemon's address: unix:///path, tcp://host:port"),
-    Flag("log-level", "l", STRING, "Accepted for compatibility", default="info", is_hidden=True),
+    Flag("host", "H", LIST, "The daemon's address: unix:///path, tcp://host:port, ssh://user@host"),
+    Flag("log-level", "l", STRING, "debug, info, warn, error or fatal; debug is --debug", default="info"),
     Flag("tls", "", BOOL, "Use TLS; implied by --tlsverify"),
     Flag("tlscacert", "", STRING, "Trust servers with a certificate signed by this CA"),
     Flag("tlscert", "", STRING, "Our certificate"),
@@ -29,6 +33,7 @@ GLOBAL_FLAGS = (
     Flag("version", "v", BOOL, "Print the version and quit"),
     Flag("help", "h", BOOL, "Print this text", is_hidden=True),
 )
+_LOG_LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace")
 _HELP = Flag("help", "", BOOL, "Print this text", is_hidden=True)
 _HELP_SHORT = Flag("help", "h", BOOL, "Print this text", is_hidden=True)
 
@@ -52,7 +57,8 @@ def _dispatch(given: list[str]) -> int:
     try:
         words = values.parse(given, interspersed=False)
     except UsageError as error:
-        complain(f"{error}\n\nUsage:  naru [OPTIONS] COMMAND [ARG...]\n\nRun 'naru --help' for more information")
+        advice = "Run 'naru --help' for more information"
+        complain(f"{error}\n\n{_meant(error)}Usage:  naru [OPTIONS] COMMAND [ARG...]\n\n{advice}")
         return error.exit_code
     if values.on("version"):
         print(f"naru version {__import__('naru').__version__}")
@@ -74,10 +80,10 @@ def _dispatch(given: list[str]) -> int:
         return _run(command, name, words[used:], values)
     except UsageError as error:
         advice = f"{error.advice} 'naru {name} --help' for more information"
-        complain(f"{error}\n\nUsage:  naru {name} {command.usage}\n\n{advice}")
+        complain(f"{error}\n\n{_meant(error)}Usage:  naru {name} {command.usage}".rstrip() + f"\n\n{advice}")
         return error.exit_code
     except NaruError as error:
-        if values.on("debug"):
+        if values.on("debug") or values.text("log-level") in ("debug", "trace"):
             raise
         return report(error)
 
@@ -92,19 +98,47 @@ def _run(command: Command, name: str, arguments: Sequence[str], globals_: Values
         print(help.command(name, command))
         return 0
     command.check_count(name, rest)
+    if globals_.text("log-level") not in _LOG_LEVELS:
+        raise NaruError(f"Unable to parse logging level: {globals_.text('log-level')}")
+    return command.run(make_call(command, globals_, name=name, flags=flags, arguments=rest)) or 0
+
+
+def make_call(
+    command: Command, globals_: Values, *, name: str = "", flags: Values | None = None, arguments: Sequence[str] = ()
+) -> Call:
+    """Return an invocation of `command` with the daemon and the settings that the global flags mean."""
     directory = globals_.text("config") if globals_.given("config") else os.environ.get("DOCKER_CONFIG") or "~/.docker"
-    call = Call(
+    directory = os.path.expanduser(directory)
+    return Call(
         command,
         name=name,
-        flags=flags,
-        arguments=rest,
-        address=lambda: _address(globals_),
-        config_directory=os.path.expanduser(directory),
+        flags=flags or Values(()),
+        arguments=arguments,
+        context=lambda config: _context(globals_, config),
+        address=lambda context: _address(globals_, context, directory),
+        config_directory=directory,
     )
-    return command.run(call) or 0
 
 
-def _address(globals_: Values) -> Address:
+def _context(globals_: Values, config: ConfigFile) -> str:
+    """Return the name of the context that the flags, the environment and the user's settings mean."""
+    from naru.cli import context_store
+
+    hosts, asked = globals_.many("host"), globals_.text("context")
+    if hosts and asked:
+        raise InvalidArgument("conflicting options: cannot specify both --host and --context")
+    return context_store.meant(asked, has_host=bool(hosts), environment=os.environ, config=config)
+
+
+def _address(globals_: Values, context: str, directory: str) -> Address:
+    """Return the daemon's address: of the context, or for "" and `default` of the flags and the environment."""
+    if context not in ("", "default"):
+        from naru.cli.context_store import ContextStore
+
+        try:
+            return ContextStore(directory).address(context)
+        except NotFound as error:
+            raise NotFound(f"Failed to initialize: unable to resolve docker endpoint: {error}") from None
     hosts = globals_.many("host")
     if len(hosts) > 1:
         raise UsageError("Specify only one -H")
@@ -126,6 +160,11 @@ def report(error: NaruError) -> int:
     if error.hint:
         complain(f"hint: {error.hint}")
     return int(getattr(error, "exit_code", 1))
+
+
+def _meant(error: UsageError) -> str:
+    """Return a line for flags that are spelled much like the one that is not known."""
+    return f"Did you mean: {', '.join(error.similar)}?\n\n" if error.similar else ""
 
 
 def _not_found(words: Sequence[str], *, asks_help: bool) -> int:

@@ -185,7 +185,7 @@ COMMANDS = (
             Flag("config-only", "", BOOL, "Only a configuration for other networks"),
             Flag("driver", "d", STRING, "Driver", default="bridge"),
             Flag("gateway", "", STRINGS, "Gateway of the subnet"),
-            Flag("ingress", "", BOOL, is_hidden=True),
+            Flag("ingress", "", BOOL, "Make it the routing mesh of a swarm"),
             Flag("internal", "", BOOL, "No way out"),
             Flag("ip-range", "", STRINGS, "Part of the subnet to take addresses from"),
             Flag("ipam-driver", "", STRING, "Address management driver", default="default"),

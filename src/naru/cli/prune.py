@@ -1,4 +1,4 @@
-"""`naru container|image|network|volume|system prune`: remove what nothing uses."""
+"""`naru container|image|network|volume|builder|system prune`: remove what nothing uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from naru.cli import units
 from naru.cli.command import Call, Command
-from naru.cli.flags import LIST, Flag
+from naru.cli.flags import BYTES, LIST, Flag
 from naru.cli.table import filters
 from naru.errors import NaruError, Unsupported
 
@@ -34,7 +34,10 @@ def run(call: Call) -> None:
     for one in nouns:
         total += _prune(call, one, _filters(one, dict(chosen), noun=noun, has_all=has_all))
     if noun == "system":
-        total += _prune_build_cache(call, has_all=has_all)
+        try:
+            total += _prune_build_cache(call, {"all": has_all, "filters": chosen})
+        except Unsupported:
+            pass  # a daemon that keeps no cache of its own
     if noun != "network":
         print(f"Total reclaimed space: {units.human_size(total)}")
 
@@ -59,12 +62,28 @@ def _prune(call: Call, noun: str, chosen: Filters) -> int:
     return int(answer.get("SpaceReclaimed") or 0)
 
 
-def _prune_build_cache(call: Call, *, has_all: bool) -> int:
-    try:
-        answer = call.client.post("/build/prune", {"all": has_all})
-    except Unsupported:
-        return 0  # a daemon that keeps no cache of its own
-    return int((answer or {}).get("SpaceReclaimed") or 0)
+def prune_builder(call: Call) -> None:
+    """Ask, remove from the build cache, and say what is gone."""
+    flags = call.flags
+    has_all = flags.on("all")
+    query = {
+        "all": has_all,
+        "filters": filters(flags.many("filter")),
+        "keep-storage": flags.number("keep-storage") or None,
+    }
+    what = "build cache" if has_all else "dangling build cache"
+    if flags.on("force") or _confirmed(f"WARNING! This will remove all {what}.", separator=" "):
+        print(f"Total reclaimed space: {units.human_size(_prune_build_cache(call, query))}")
+
+
+def _prune_build_cache(call: Call, query: dict[str, Any]) -> int:
+    answer = call.client.post("/build/prune", query) or {}
+    removed = answer.get("CachesDeleted") or []
+    if removed:
+        print("Deleted build cache objects:")
+        print("\n".join(removed))
+        print()
+    return int(answer.get("SpaceReclaimed") or 0)
 
 
 def _image_line(item: dict[str, Any]) -> str:
@@ -88,8 +107,8 @@ def _warning(noun: str, nouns: list[str], *, has_all: bool) -> str:
     return "\n".join(["WARNING! This will remove:", *lines, ""])
 
 
-def _confirmed(warning: str) -> bool:
-    print(f"{warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+def _confirmed(warning: str, *, separator: str = "\n") -> bool:
+    print(f"{warning}{separator}Are you sure you want to continue? [y/N] ", end="", flush=True)
     return sys.stdin.readline().strip().lower() == "y"
 
 
@@ -98,6 +117,18 @@ _FILTER = Flag("filter", "", LIST, "Only those that match (until=24h, label=x)",
 _ALL = Flag("all", "a", about="All that nothing uses, not only those without a name")
 
 COMMANDS = (
+    Command(
+        "builder prune",
+        "[OPTIONS]",
+        "Remove cached build steps.",
+        prune_builder,
+        (
+            Flag("all", "a", about="All that no build uses, not only what no image leads to"),
+            _FILTER,
+            _FORCE,
+            Flag("keep-storage", "", BYTES, "Keep so much of the cache"),
+        ),
+    ),
     Command("container prune", "[OPTIONS]", "Remove all stopped containers.", run, (_FILTER, _FORCE)),
     Command("image prune", "[OPTIONS]", "Remove images that no container uses.", run, (_ALL, _FILTER, _FORCE)),
     Command("network prune", "[OPTIONS]", "Remove networks that no container uses.", run, (_FILTER, _FORCE)),

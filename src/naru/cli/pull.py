@@ -5,6 +5,7 @@ from __future__ import annotations
 from naru.cli import reference
 from naru.cli.command import Call, Command
 from naru.cli.config_file import encoded
+from naru.cli.content_trust import CONTENT_TRUST, check_trust
 from naru.cli.flags import BOOL, STRING, Flag
 from naru.cli.progress import show
 from naru.client.connection import quoted
@@ -28,6 +29,7 @@ def pull_image(
 
 def pull(call: Call) -> None:
     """Pull one image, or all tags of a repository."""
+    check_trust(call)
     flags, name = call.flags, call.arguments[0]
     repository, tag = reference.split(name)
     all_tags = flags.on("all-tags")
@@ -51,6 +53,7 @@ def pull(call: Call) -> None:
 
 def push(call: Call) -> None:
     """Push one image, or all tags of a repository."""
+    check_trust(call)
     flags, name = call.flags, call.arguments[0]
     repository, tag = reference.split(reference.tagged(name))
     registry = reference.registry(repository)
@@ -74,7 +77,6 @@ def _canonical(name: str) -> str:
     return f"{registry}/{name}" if "/" in name else f"{registry}/library/{name}"
 
 
-_TRUST = Flag("disable-content-trust", "", BOOL, default=True, is_hidden=True)
 _PLATFORM = Flag("platform", "", STRING, "Platform to take (linux/arm64)")
 _QUIET = Flag("quiet", "q", BOOL, "Print nothing but the name")
 
@@ -85,7 +87,7 @@ COMMANDS = (
         "Download an image from a registry. If the registry cannot be reached, the daemon builds official images"
         " from its library, and says so.",
         pull,
-        (Flag("all-tags", "a", BOOL, "All tags of the repository"), _PLATFORM, _QUIET, _TRUST),
+        (Flag("all-tags", "a", BOOL, "All tags of the repository"), _PLATFORM, _QUIET, CONTENT_TRUST),
         count=(1, 1),
     ),
     Command(
@@ -93,7 +95,7 @@ COMMANDS = (
         "[OPTIONS] NAME[:TAG]",
         "Upload an image to a registry.",
         push,
-        (Flag("all-tags", "a", BOOL, "All tags of the repository"), _PLATFORM, _QUIET, _TRUST),
+        (Flag("all-tags", "a", BOOL, "All tags of the repository"), _PLATFORM, _QUIET, CONTENT_TRUST),
         count=(1, 1),
     ),
 )

@@ -7,6 +7,7 @@ import os
 from naru.cli import reference, terminal
 from naru.cli.command import Call, Command, complain
 from naru.cli.container_flags import CREATE_FLAGS, RUN_FLAGS
+from naru.cli.content_trust import check_trust
 from naru.cli.create_request import attached_streams, create_request
 from naru.cli.flags import UsageError
 from naru.errors import InvalidArgument, NaruError, NotFound
@@ -57,9 +58,8 @@ class _Reported:
 
 def create(call: Call) -> None:
     """Create a container and print its ID."""
-    flags = call.flags
     with _Reported(call.name, 125):
-        request = create_request(flags, call.arguments[0], call.arguments[1:], call.environment)
+        request = _request(call)
     with _Reported(call.name, 1):
         print(_create(call, request))
 
@@ -73,7 +73,7 @@ def run(call: Call) -> int:
     has_terminal = flags.on("tty")
     with _Reported(call.name, 125):
         streams = attached_streams(flags)
-        request = create_request(flags, call.arguments[0], call.arguments[1:], call.environment)
+        request = _request(call)
     if is_detached and flags.given("attach"):
         raise InvalidArgument("conflicting options: cannot specify both --attach and --detach")
     if not is_detached:
@@ -97,6 +97,18 @@ def run(call: Call) -> int:
         is_proxy=flags.on("sig-proxy"),
         start=start,
     )
+
+
+def _request(call: Call) -> dict[str, Any]:
+    """Return the request that the flags and the user's settings make."""
+    check_trust(call)
+    proxies = call.config.proxies(call.address.text)
+    request = create_request(call.flags, call.arguments[0], call.arguments[1:], call.environment, proxies)
+    if call.flags.on("use-api-socket"):
+        from naru.cli.api_socket import lend
+
+        lend(call, request)
+    return request
 
 
 def _create(call: Call, request: dict[str, Any]) -> str:
@@ -126,6 +138,10 @@ def _create(call: Call, request: dict[str, Any]) -> str:
     for warning in created.get("Warnings") or ():
         complain(f"WARNING: {warning}")
     container = str(created["Id"])
+    if flags.on("use-api-socket"):
+        from naru.cli.api_socket import put_credentials
+
+        put_credentials(call, container)
     if cidfile:
         with open(cidfile, "w") as file:
             file.write(container)

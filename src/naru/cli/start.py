@@ -15,11 +15,17 @@ def run(call: Call) -> int:
         if len(call.arguments) > 1:
             raise InvalidArgument("you cannot start and attach multiple containers at once")
         return _start_attached(call)
-    keys = call.flags.text("detach-keys")
-    code = each(call, lambda name: call.client.post(f"/containers/{quoted(name)}/start", {"detachKeys": keys}))
+    query = {"detachKeys": call.flags.text("detach-keys"), **_checkpoint(call)}
+    if query.get("checkpoint") and len(call.arguments) > 1:
+        raise InvalidArgument("you cannot restore multiple containers at once")
+    code = each(call, lambda name: call.client.post(f"/containers/{quoted(name)}/start", query))
     if code:
         complain("Error: failed to start containers: " + ", ".join(_stopped(call)))
     return code
+
+
+def _checkpoint(call: Call) -> dict[str, str]:
+    return {"checkpoint": call.flags.text("checkpoint"), "checkpoint-dir": call.flags.text("checkpoint-dir")}
 
 
 def _stopped(call: Call) -> list[str]:
@@ -50,7 +56,7 @@ def _start_attached(call: Call) -> int:
         streams={"stdout", "stderr"} | ({"stdin"} if takes_input else set()),
         condition="removed" if found["HostConfig"]["AutoRemove"] else "next-exit",
         is_proxy=call.flags.on("attach") and not has_terminal,
-        start=lambda: call.client.post(start, {"detachKeys": keys}),
+        start=lambda: call.client.post(start, {"detachKeys": keys, **_checkpoint(call)}),
     )
 
 
@@ -62,8 +68,8 @@ COMMANDS = (
         run,
         (
             Flag("attach", "a", about="Show its output and pass signals on"),
-            Flag("checkpoint", "", STRING, is_hidden=True),
-            Flag("checkpoint-dir", "", STRING, is_hidden=True),
+            Flag("checkpoint", "", STRING, "Go on from this checkpoint"),
+            Flag("checkpoint-dir", "", STRING, "Where the checkpoint is"),
             DETACH_KEYS,
             Flag("interactive", "i", about="Pass your input on"),
         ),

@@ -99,7 +99,7 @@ def _names(call: Call) -> list[str]:
 
 
 def _watch(call: Call, name: str, *, is_once: bool) -> _Watched:
-    return _Watched(Client(call.client.address, environment=call.environment), name, is_once=is_once)
+    return _Watched(call.connect(), name, is_once=is_once)
 
 
 def _wait_for_first(watched: list[_Watched]) -> None:

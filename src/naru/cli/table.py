@@ -43,7 +43,7 @@ def print_rows(rows: Sequence[Row], headers: Mapping[str, str], default: Sequenc
     form = form.replace("\\t", "\t").replace("\\n", "\n")
     if form in ("", "table"):
         lines = [[headers[field] for field in default]]
-        lines += [[_cell(row[field]) for field in default] for row in rows]
+        lines += [[row.cell(field) for field in default] for row in rows]
         print(columns(lines), end="")
         return
     from naru.cli.template import Headers, Template, TemplateError
@@ -104,10 +104,6 @@ def short_id(identifier: str) -> str:
 def yes(value: object) -> str:
     """Return a truth as Go prints it."""
     return "true" if value else "false"
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else str(value)
 
 
 def _width(text: str) -> int:

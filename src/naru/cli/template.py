@@ -50,6 +50,16 @@ class Row(dict[str, object]):
 
     kind = "formatter.Context"
 
+    def cell(self, field: str) -> str:
+        """Return the field as a table without a template shows it."""
+        return str(self[field])
+
+
+class Struct(dict[str, object]):
+    """A document whose fields are known: Go prints their values without their names."""
+
+    is_struct = True
+
 
 class Headers(dict[str, object]):
     """A table's column titles by field: what has none shows as `<no value>`."""

@@ -22,6 +22,8 @@ def go_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) >= 1e21 else repr(value).removesuffix(".0")
     if isinstance(value, Mapping):
+        if getattr(value, "is_struct", False):
+            return "{" + " ".join(_inner(one) for one in value.values()) + "}"
         return "map[" + " ".join(f"{key}:{_inner(value[key])}" for key in sorted(value)) + "]"
     if isinstance(value, (list, tuple)):
         return "[" + " ".join(_inner(one) for one in value) + "]"

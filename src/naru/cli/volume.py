@@ -1,14 +1,19 @@
-"""`naru volume ls`, `create`, `rm`."""
+"""`naru volume ls`, `create`, `rm`, `update`. What is for volumes of a cluster is passed on: a daemon may have one."""
 
 from __future__ import annotations
 
-from naru.cli import environment
+from naru.cli import environment, units
 from naru.cli.command import Call, Command, each
-from naru.cli.flags import LIST, MAP, STRING, Flag, UsageError
+from naru.cli.flags import BOOL, BYTES, LIST, MAP, STRING, Flag, UsageError
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows
 from naru.cli.template import Row
 from naru.client.connection import quoted
+from naru.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _HEADERS = {
     "Name": "VOLUME NAME",
@@ -35,6 +40,8 @@ def list_(call: Call) -> None:
     flags = call.flags
     found = call.client.get("/volumes", {"filters": filters(flags.many("filter"))})["Volumes"] or []
     found.sort(key=lambda volume: volume["Name"])
+    if flags.on("cluster"):
+        found = [volume for volume in found if volume.get("ClusterVolume")]
     if flags.on("quiet") and not flags.text("format"):
         for volume in found:
             print(volume["Name"])
@@ -42,22 +49,35 @@ def list_(call: Call) -> None:
     rows = []
     for volume in found:
         labels = volume.get("Labels") or {}
+        usage = volume.get("UsageData")
+        cluster = (volume.get("ClusterVolume") or {}).get("Spec") or {}
         row = VolumeRow(
             Name=volume["Name"],
             Driver=volume["Driver"],
             Scope=volume["Scope"],
             Mountpoint=volume["Mountpoint"],
             Labels=",".join(f"{name}={value}" for name, value in labels.items()),
-            Links="N/A",
-            Size="N/A",
-            Availability="N/A",
-            Group="N/A",
-            Status="N/A",
+            Links=str(usage["RefCount"]) if usage else "N/A",
+            Size=units.human_size(usage["Size"]) if usage else "N/A",
+            Availability=cluster.get("Availability") or "N/A",
+            Group=cluster.get("Group") or "N/A",
+            Status=_cluster_status(volume),
         )
         row["Label"] = lambda name, labels=labels: labels.get(name, "")
         rows.append(row)
     form = flags.text("format") or call.config.text("volumesFormat")
-    print_rows(rows, _HEADERS, ["Driver", "Name"], form)
+    default = ["Name", "Group", "Driver", "Availability", "Status"] if flags.on("cluster") else ["Driver", "Name"]
+    print_rows(rows, _HEADERS, default, "" if flags.on("cluster") else form)
+
+
+def _cluster_status(volume: dict[str, Any]) -> str:
+    cluster = volume.get("ClusterVolume")
+    if not cluster:
+        return "N/A"
+    if not (cluster.get("Info") or {}).get("VolumeID"):
+        return "pending creation"
+    states = {published.get("State") for published in cluster.get("PublishStatus") or ()}
+    return "in use" if "published" in states else "created"
 
 
 def create(call: Call) -> None:
@@ -67,13 +87,52 @@ def create(call: Call) -> None:
         raise UsageError(
             "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
         )
-    request = {
+    request: dict[str, Any] = {
         "Name": call.arguments[0] if call.arguments else flags.text("name"),
         "Driver": flags.text("driver"),
         "DriverOpts": flags.map("opt"),
         "Labels": environment.labels([], flags.many("label")),
     }
+    if any(flags.given(name) for name in _CLUSTER_NAMES):
+        request["ClusterVolumeSpec"] = _cluster_spec(call)
     print(call.client.post("/volumes/create", None, request)["Name"])
+
+
+def _cluster_spec(call: Call) -> dict[str, Any]:
+    """Return what the volume of a cluster is to be like. Engine API, ClusterVolumeSpec"""
+    flags = call.flags
+    kind = {"block": "BlockVolume", "mount": "MountVolume"}.get(flags.text("type"))
+    if kind is None:
+        raise InvalidArgument(f"invalid volume type: {flags.text('type')}: must be block or mount")
+    secrets = [{"Key": key, "Secret": secret} for key, secret in sorted(flags.map("secret").items())]
+    sides = {"Requisite": "topology-required", "Preferred": "topology-preferred"}
+    topologies = {
+        side: [{"Segments": environment.pairs(one.split(","))} for one in flags.many(name)]
+        for side, name in sides.items()
+        if flags.many(name)
+    }
+    spec: dict[str, Any] = {
+        "Group": flags.text("group"),
+        "AccessMode": {"Scope": flags.text("scope"), "Sharing": flags.text("sharing"), kind: {}},
+        "AccessibilityRequirements": topologies,
+        "CapacityRange": {"RequiredBytes": flags.number("required-bytes"), "LimitBytes": flags.number("limit-bytes")},
+        "Secrets": secrets,
+        "Availability": flags.text("availability"),
+    }
+    return {field: value for field, value in spec.items() if value not in ("", [])}
+
+
+def update(call: Call) -> None:
+    """Change a cluster volume's availability."""
+    name = call.arguments[0] if call.arguments else ""
+    volume = call.client.get(f"/volumes/{quoted(name)}")
+    cluster = volume.get("ClusterVolume")
+    if not cluster:
+        raise InvalidArgument("can only update cluster volumes")
+    if call.flags.given("availability"):
+        spec = {**cluster["Spec"], "Availability": call.flags.text("availability")}
+        version = {"version": cluster["Version"]["Index"]}
+        call.client.open("PUT", f"/volumes/{quoted(cluster['ID'])}", version, body={"Spec": spec}).read()
 
 
 def remove(call: Call) -> int:
@@ -82,6 +141,21 @@ def remove(call: Call) -> int:
     return each(call, lambda name: call.client.delete(f"/volumes/{quoted(name)}", query))
 
 
+_AVAILABILITY = Flag("availability", "", STRING, "Cluster volume: active, pause or drain", default="active")
+_CLUSTER_FLAGS = (
+    _AVAILABILITY,
+    Flag("group", "", STRING, "Cluster volume: its group"),
+    Flag("limit-bytes", "", BYTES, "Cluster volume: largest size"),
+    Flag("required-bytes", "", BYTES, "Cluster volume: least size"),
+    Flag("scope", "", STRING, "Cluster volume: on how many nodes at a time, single or multi", default="single"),
+    Flag("secret", "", MAP, "Cluster volume: secret for its driver (key=secret)"),
+    Flag("sharing", "", STRING, "Cluster volume: none, readonly, onewriter or all", default="none"),
+    Flag("topology-preferred", "", LIST, "Cluster volume: where it would better be (region=a,zone=b)"),
+    Flag("topology-required", "", LIST, "Cluster volume: where it must be reachable"),
+    Flag("type", "", STRING, "Cluster volume: mount or block", default="block"),
+)
+_CLUSTER_NAMES = tuple(flag.long for flag in _CLUSTER_FLAGS)
+
 COMMANDS = (
     Command(
         "volume ls",
@@ -89,6 +163,7 @@ COMMANDS = (
         "List volumes.",
         list_,
         (
+            Flag("cluster", "", BOOL, "Only volumes of a cluster"),
             Flag("filter", "f", LIST, "Only those that match (dangling=true)", shown="filter"),
             FORMAT,
             Flag("quiet", "q", about="Only names"),
@@ -104,6 +179,7 @@ COMMANDS = (
             Flag("label", "", LIST, "Label (key=value)"),
             Flag("name", "", STRING, is_hidden=True),
             Flag("opt", "o", MAP, "Option of the driver (type=tmpfs)"),
+            *_CLUSTER_FLAGS,
         ),
         count=(0, 1),
     ),
@@ -114,5 +190,13 @@ COMMANDS = (
         remove,
         (Flag("force", "f", about="No error for one that does not exist"),),
         count=(1, None),
+    ),
+    Command(
+        "volume update",
+        "[OPTIONS] [VOLUME]",
+        "Change a cluster volume. Other volumes have nothing that could be changed.",
+        update,
+        (_AVAILABILITY,),
+        count=(1, 1),
     ),
 )

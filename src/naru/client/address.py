@@ -25,13 +25,35 @@ class Tls:
         self.is_verified = is_verified
 
 
+class Ssh:
+    """A machine to reach by the ssh program, and there the daemon's socket, "" for its default."""
+
+    __slots__ = ("host", "path", "port", "user")
+
+    def __init__(self, *, user: str, host: str, port: str, path: str) -> None:
+        self.user = user
+        self.host = host
+        self.port = port
+        self.path = path
+
+
 class Address:
-    """A daemon's address. `path` for a unix socket; else host and port, secured if `tls` is set."""
+    """A daemon's address. `path` for a unix socket; `ssh`; else host and port, secured if `tls` is set."""
 
-    __slots__ = ("host", "path", "port", "text", "tls")
+    __slots__ = ("host", "path", "port", "ssh", "text", "tls")
 
-    def __init__(self, text: str, *, path: str = "", host: str = "", port: int = 0, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        path: str = "",
+        host: str = "",
+        port: int = 0,
+        tls: Tls | None = None,
+        ssh: Ssh | None = None,
+    ) -> None:
         self.text = text
+        self.ssh = ssh
         self.path = path
         self.host = host
         self.port = port
@@ -74,7 +96,9 @@ def resolve(asked: str, environment: Mapping[str, str] = os.environ, tls: Tls | 
         scheme, rest = ("unix", text) if text.startswith("/") else ("tcp", text)
     if scheme == "unix":
         return Address(text, path=rest or DEFAULT_SOCKET)
-    if scheme in ("ssh", "npipe", "fd"):
+    if scheme == "ssh":
+        return Address(text, ssh=_ssh(rest, text))
+    if scheme in ("npipe", "fd"):
         raise Unsupported(f"{scheme}:// addresses are not supported: {text}")
     if scheme not in ("tcp", "http", "https"):
         raise InvalidArgument(f"unable to parse docker host `{text}`")
@@ -83,6 +107,20 @@ def resolve(asked: str, environment: Mapping[str, str] = os.environ, tls: Tls | 
         secured = tls_files(environment, is_verified=True)
     host, port = _host_and_port(rest.rstrip("/"), text)
     return Address(text, host=host or "127.0.0.1", port=port or (2376 if secured else 2375), tls=secured)
+
+
+def _ssh(rest: str, text: str) -> Ssh:
+    authority, slash, path = rest.partition("/")
+    user, _, place = authority.rpartition("@")
+    wrong = InvalidArgument(f"unable to parse docker host `{text}`")
+    if ":" in user:
+        raise InvalidArgument(f"{wrong}: plain-text password is not supported")
+    if any(char in path for char in "?#"):
+        raise InvalidArgument(f"{wrong}: extra query or fragment")
+    host, port = _host_and_port(place, text)
+    if not host or host.startswith("-") or user.startswith("-"):  # a dash would be an option of ssh's
+        raise InvalidArgument(f"{wrong}: no host specified")
+    return Ssh(user=user, host=host, port=str(port or ""), path=f"/{path}" if slash and path else "")
 
 
 def _host_and_port(rest: str, text: str) -> tuple[str, int]:

@@ -47,6 +47,10 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 def dial(address: Address) -> socket.socket:
     """Return a connected socket. Unavailable: nobody answers there, or we may not connect."""
     try:
+        if address.ssh is not None:
+            from naru.client import ssh
+
+            return ssh.dial(address.ssh)
         if address.path:
             raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -90,9 +94,14 @@ class Client:
         *,
         revive: Callable[[Address], None] | None = None,
         environment: Mapping[str, str] = os.environ,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`revive` is called, once, when nobody answers at `address`; if it returns, we try again."""
+        """`revive` is called, once, when nobody answers at `address`; if it returns, we try again.
+
+        `headers` go with every request.
+        """
         self.address = address
+        self._headers = dict(headers or {})
         self._revive = revive
         self._idle: Wire | None = None
         self._version = API_VERSION
@@ -154,7 +163,7 @@ class Client:
 
         `body`: None; bytes, a reader or an iterator of bytes, sent as they are; anything else goes as JSON.
         """
-        sent = dict(headers or {})
+        sent = {**self._headers, **(headers or {})}
         payload: Body
         if body is None or isinstance(body, bytes) or hasattr(body, "read") or isinstance(body, Iterator):
             payload = body
@@ -197,6 +206,10 @@ class Client:
         except (Broken, OSError) as error:
             wire.close()
             reason = _reason(error, self.address) if isinstance(error, OSError) else str(error)
+            if self.address.ssh is not None:
+                from naru.client import ssh
+
+                reason = ssh.reason(self.address.ssh)
             raise Unavailable(f"error during connect: {self.address.text}: {reason}") from error
 
     def _wire(self) -> Wire:

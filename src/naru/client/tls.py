@@ -32,10 +32,10 @@ def context(tls: Tls) -> ssl.SSLContext:
         made.verify_mode = ssl.CERT_NONE
     file = tls.authority
     try:
-        if tls.is_verified:
+        if tls.is_verified and tls.authority:  # none: the host's own
             made.load_verify_locations(tls.authority)
         file = tls.certificate
-        if os.path.exists(tls.certificate):
+        if tls.certificate and os.path.exists(tls.certificate):
             made.load_cert_chain(tls.certificate, tls.key)
     except OSError as error:  # ssl.SSLError is one
         raise InvalidArgument(f"could not read the TLS file {file}: {reason(error)}") from error
