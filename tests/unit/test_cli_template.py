@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from naru.cli.template import Headers, Row, Template, TemplateError
+from naru.cli.template import Template, TemplateError
+from naru.cli.template_values import Headers, Row
 
 CONTAINER = {
     "Id": "abc",

@@ -19,7 +19,7 @@ from naru.cli.context_store import (
 from naru.cli.flags import BOOL, STRING, STRING_TO_STRING, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import print_rows, print_value, shortened
-from naru.cli.template import Row, Struct
+from naru.cli.template_values import Row, Struct
 from naru.errors import Conflict, InvalidArgument, NaruError, NotFound
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ _IN_MEMORY = "<IN MEMORY>"
 class ContextRow(Row):
     """One context in the list."""
 
-    kind = "formatter.clientContextContext"
+    kind = "*formatter.clientContextContext"
 
     def cell(self, field: str) -> str:
         """Return the field as the table shows it: the current context is marked."""
@@ -261,17 +261,19 @@ def _document(call: Call, name: str) -> Struct:
     context, store = _get(call, name), _store(call)
     is_default = name == DEFAULT
     files = [f"{one}.pem" for one in TLS_FILES if one in context.tls]
-    storage = Struct(
-        MetadataPath=_IN_MEMORY if is_default else store.meta_path(name),
-        TLSPath=_IN_MEMORY if is_default else store.tls_path(name),
-    )
+    storage = {
+        "MetadataPath": _IN_MEMORY if is_default else store.meta_path(name),
+        "TLSPath": _IN_MEMORY if is_default else store.tls_path(name),
+    }
     endpoints = {kind: Struct(endpoint) for kind, endpoint in (context.meta.get("Endpoints") or {}).items()}
     return Struct(
-        Name=name,
-        Metadata=context.meta.get("Metadata") or {},
-        Endpoints=endpoints,
-        TLSMaterial={ENDPOINT: files} if files else {},
-        Storage=storage,
+        {
+            "Name": name,
+            "Metadata": context.meta.get("Metadata") or {},
+            "Endpoints": endpoints,
+            "TLSMaterial": {ENDPOINT: files} if files else {},
+            "Storage": Struct(storage),
+        }
     )
 
 

@@ -8,6 +8,7 @@ from naru.cli import units
 from naru.cli.command import Call, Command
 from naru.cli.flags import LIST, STRING, Flag
 from naru.cli.table import filters, print_value
+from naru.errors import InvalidArgument, NaruError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +26,25 @@ def run(call: Call) -> None:
     form = flags.text("format")
     for event in call.client.stream("GET", "/events", query):
         if form:
-            print_value({**event, "ID": event.get("id") or event["Actor"]["ID"]} if form != "json" else event, form)
+            _print_by_template(event, form)
         else:
             print(line(event))
         _flush()
+
+
+def _print_by_template(event: dict[str, Any], form: str) -> None:
+    from naru.cli.documents import document
+
+    try:
+        print_value(document("Event", event, kind="*events.Message"), form, prefix="Error parsing format: ")
+    except InvalidArgument as error:
+        raise _WrongFormat(str(error)) from None
+
+
+class _WrongFormat(NaruError):
+    """An error whose exit code is that of sysexits' EX_USAGE, as in Docker's CLI."""
+
+    exit_code = 64
 
 
 def line(event: dict[str, Any]) -> str:

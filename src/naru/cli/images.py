@@ -9,7 +9,7 @@ from naru.cli.command import Call, Command, complain
 from naru.cli.flags import BOOL, LIST, STRING, STRINGS, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows, short_id, shortened
-from naru.cli.template import Row
+from naru.cli.template_values import Row
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument, NaruError, NotFound
 
@@ -31,6 +31,7 @@ HEADERS = {
     "SharedSize": "SHARED SIZE",
     "UniqueSize": "UNIQUE SIZE",
 }
+_RAW = {"repository": "Repository", "tag": "Tag", "image_id": "ID", "created_at": "CreatedAt", "virtual_size": "Size"}
 _HISTORY_HEADERS = {
     "ID": "IMAGE",
     "CreatedSince": "CREATED",
@@ -44,13 +45,13 @@ _HISTORY_HEADERS = {
 class ImageRow(Row):
     """One name of an image in the list."""
 
-    kind = "formatter.imageContext"
+    kind = "*formatter.imageContext"
 
 
 class HistoryRow(Row):
     """One step of an image's history."""
 
-    kind = "formatter.historyContext"
+    kind = "*formatter.historyContext"
 
 
 def run(call: Call) -> None:
@@ -61,16 +62,15 @@ def run(call: Call) -> None:
         chosen.setdefault("reference", {})[call.arguments[0]] = True
     found = call.client.get("/images/json", {"all": flags.on("all"), "filters": chosen})
     form = flags.text("format") or ("" if flags.on("quiet") else call.config.text("imagesFormat"))
-    rows = [row for image in found for row in _rows(image, digests=flags.on("digests"), is_whole=flags.on("no-trunc"))]
-    if flags.on("quiet") and not flags.text("format"):
-        for row in rows:
-            print(row["ID"])
-        return
+    listed = [row for image in found for row in rows(image, digests=flags.on("digests"), is_whole=flags.on("no-trunc"))]
     digest = ["Digest"] if flags.on("digests") else []
-    print_rows(rows, HEADERS, ["Repository", "Tag", *digest, "ID", "CreatedSince", "Size"], form)
+    raw = {**_RAW, "digest": "Digest"} if digest else _RAW
+    default = ["Repository", "Tag", *digest, "ID", "CreatedSince", "Size"]
+    print_rows(listed, HEADERS, default, form, raw=raw, quiet="ID" if flags.on("quiet") else "")
 
 
-def _rows(image: dict[str, Any], *, digests: bool, is_whole: bool) -> list[ImageRow]:
+def rows(image: dict[str, Any], *, digests: bool = False, is_whole: bool) -> list[ImageRow]:
+    """Return an image as the list, and `system df`, show it: a row for each of its names."""
     tags = [tag for tag in image.get("RepoTags") or () if tag != "<none>:<none>"]
     by_repository: dict[str, str] = {}
     for one in image.get("RepoDigests") or ():
@@ -143,9 +143,6 @@ def history(call: Call) -> None:
     for item in found:
         created = datetime.fromtimestamp(item["Created"], UTC)
         identifier = item["Id"] if is_whole or item["Id"] == "<missing>" else short_id(item["Id"])
-        if flags.on("quiet"):
-            print(identifier)
-            continue
         command = " ".join((item["CreatedBy"] or "").replace("\t", " ").split(" "))
         since = units.ago(created) if item["Created"] > 0 else "N/A"
         at = created.astimezone().isoformat(timespec="seconds").replace("+00:00", "Z") if item["Created"] > 0 else ""
@@ -159,8 +156,9 @@ def history(call: Call) -> None:
                 Comment=item["Comment"],
             )
         )
-    if not flags.on("quiet"):
-        print_rows(rows, _HISTORY_HEADERS, ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"], flags.text("format"))
+    headers = _HISTORY_HEADERS if is_human else {**_HISTORY_HEADERS, "CreatedSince": "CREATED AT"}
+    default = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]
+    print_rows(rows, headers, default, flags.text("format"), quiet="ID" if flags.on("quiet") else "")
 
 
 _PLATFORM = Flag("platform", "", STRING, "Platform of the image (linux/arm64)")

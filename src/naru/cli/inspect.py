@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from naru.cli.command import Call, Command, complain
+from naru.cli.documents import document
 from naru.cli.flags import BOOL, STRING, Flag
-from naru.cli.table import print_value
+from naru.cli.table import rendered
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument, NaruError, NotFound
 
@@ -20,45 +21,55 @@ _PATHS = {
     "network": "/networks/{}",
     "volume": "/volumes/{}",
 }
+_OF_SWARM = ("config", "node", "plugin", "secret", "service", "task")  # the other kinds of Docker's CLI
 
 
 def run(call: Call) -> int:
     """Print a JSON list, or each by the template; what was not found is reported after."""
-    form = call.flags.text("format")
-    found: list[Any] = []
+    form, asked = call.flags.text("format"), _asked(call)
+    found: list[tuple[str, Any]] = []
     failed: list[str] = []
     for name in call.arguments:
         try:
-            document = _find(call, name)
+            found.append(_find(call, name, asked))
         except NaruError as error:
             failed.append(str(error))
-            break  # as in Docker's: what follows is not looked up
-        found.append(document)
-    if form:
-        for document in found:
-            print_value(document, form)
-        if not found:
-            print()
+    if form and form != "json":
+        texts = []
+        for noun, sent in found:
+            try:
+                texts.append(rendered(document(noun.capitalize(), sent), form))
+            except InvalidArgument as error:
+                failed.append(str(error))
+        print("\n".join(texts))
     else:
-        print(json.dumps(found, ensure_ascii=False, indent=4))
+        layout: dict[str, Any] = {"separators": (",", ":")} if form else {"indent": 4}
+        print(json.dumps([sent for _, sent in found], ensure_ascii=False, **layout))
     for text in failed:
         complain(text)
     return 1 if failed else 0
 
 
-def _find(call: Call, name: str) -> Any:
+def _asked(call: Call) -> str:
+    """Return the kind of things to look among, "" for all. InvalidArgument: not one that can be inspected."""
     noun = call.command.path.rpartition(" ")[0]
     if noun:
-        return call.client.get(_PATHS[noun].format(quoted(name)), _query(call, noun))
-    asked = call.flags.text("type")
+        return noun
+    kind = call.flags.text("type")
+    if kind and kind not in _PATHS:
+        known = ", ".join(f'"{kind}"' for kind in sorted([*_PATHS, *_OF_SWARM]))
+        reason = "not offered by naru" if kind in _OF_SWARM else f"must be one of {known}"
+        raise InvalidArgument(f'unknown type: "{kind}": {reason}')
+    return kind
+
+
+def _find(call: Call, name: str, asked: str) -> tuple[str, Any]:
+    """Return what `name` names, and which kind of thing it is."""
     if asked:
-        if asked not in _PATHS:
-            known = ", ".join(f'"{kind}"' for kind in _PATHS)
-            raise InvalidArgument(f'unknown type: "{asked}": must be one of {known}')
-        return call.client.get(_PATHS[asked].format(quoted(name)), _query(call, asked))
+        return asked, call.client.get(_PATHS[asked].format(quoted(name)), _query(call, asked))
     for kind in _PATHS:
         try:
-            return call.client.get(_PATHS[kind].format(quoted(name)), _query(call, kind))
+            return kind, call.client.get(_PATHS[kind].format(quoted(name)), _query(call, kind))
         except NotFound:
             continue
     raise NotFound(f"Error: No such object: {name}")

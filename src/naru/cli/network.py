@@ -7,7 +7,7 @@ from naru.cli.command import Call, Command, complain, each
 from naru.cli.flags import BOOL, INT, LIST, MAP, STRING, STRINGS, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows, short_id, yes
-from naru.cli.template import Row
+from naru.cli.template_values import Row
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument, NotFound
 
@@ -28,10 +28,13 @@ _HEADERS = {
 }
 
 
+_RAW = {"network_id": "ID", "name": "Name", "driver": "Driver", "scope": "Scope"}
+
+
 class NetworkRow(Row):
     """One network in the list."""
 
-    kind = "network.networkContext"
+    kind = "*network.networkContext"
 
 
 def list_(call: Call) -> None:
@@ -41,18 +44,15 @@ def list_(call: Call) -> None:
     found.sort(key=lambda network: network["Name"])
     is_whole = flags.on("no-trunc")
     rows = [_row(network, is_whole=is_whole) for network in found]
-    if flags.on("quiet") and not flags.text("format"):
-        for row in rows:
-            print(row["ID"])
-        return
-    form = flags.text("format") or call.config.text("networksFormat")
-    print_rows(rows, _HEADERS, ["ID", "Name", "Driver", "Scope"], form)
+    is_quiet = flags.on("quiet")
+    form = flags.text("format") or ("" if is_quiet else call.config.text("networksFormat"))
+    print_rows(rows, _HEADERS, ["ID", "Name", "Driver", "Scope"], form, raw=_RAW, quiet="ID" if is_quiet else "")
 
 
 def _row(network: dict[str, Any], *, is_whole: bool) -> NetworkRow:
     labels = network.get("Labels") or {}
     try:
-        created = units.local_time(units.parse_time(network["Created"]))
+        created = units.exact_time(network["Created"])
     except (KeyError, ValueError):
         created = ""
     row = NetworkRow(

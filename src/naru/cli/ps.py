@@ -6,10 +6,10 @@ import json
 from datetime import UTC, datetime
 
 from naru.cli import units
-from naru.cli.command import Call, Command
+from naru.cli.command import Call, Command, complain
 from naru.cli.flags import INT, LIST, STRING, Flag
 from naru.cli.table import filters, print_rows, short_id, shortened
-from naru.cli.template import Row
+from naru.cli.template_values import NIL, Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,20 +32,34 @@ HEADERS = {
     "Networks": "NETWORKS",
     "Platform": "PLATFORM",
 }
+_RAW = {
+    "container_id": "ID",
+    "image": "Image",
+    "command": "Command",
+    "created_at": "CreatedAt",
+    "state": "State",
+    "status": "Status",
+    "names": "Names",
+    "labels": "Labels",
+    "ports": "Ports",
+}
 _DEFAULT = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
 
 
 class ContainerRow(Row):
     """One container in the list."""
 
-    kind = "formatter.ContainerContext"
+    kind = "*formatter.ContainerContext"
 
 
 def run(call: Call) -> None:
     """List containers."""
     flags = call.flags
     form = flags.text("format") or ("" if flags.on("quiet") else call.config.text("psFormat"))
-    with_size = flags.on("size") or "Size" in form
+    if flags.on("quiet") and form:
+        complain("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+        form = "raw" if form == "raw" else ""
+    with_size = flags.on("size") or "Size" in form or "json .}}" in form
     limit = 1 if flags.on("latest") else max(flags.number("last"), 0)
     query = {
         "all": flags.on("all") or limit > 0,
@@ -54,22 +68,20 @@ def run(call: Call) -> None:
         "filters": filters(flags.many("filter")),
     }
     found = call.client.get("/containers/json", query)
-    if flags.on("quiet") and not flags.text("format"):
-        for container in found:
-            print(container["Id"] if flags.on("no-trunc") else short_id(container["Id"]))
-        return
-    rows = [_row(container, is_whole=flags.on("no-trunc")) for container in found]
-    print_rows(rows, HEADERS, [*_DEFAULT, "Size"] if flags.on("size") else _DEFAULT, form)
+    rows = [row(container, is_whole=flags.on("no-trunc")) for container in found]
+    default, raw = (_DEFAULT, _RAW) if not flags.on("size") else ([*_DEFAULT, "Size"], {**_RAW, "size": "Size"})
+    print_rows(rows, HEADERS, default, form, raw=raw, quiet="ID" if flags.on("quiet") else "")
 
 
-def _row(container: dict[str, Any], *, is_whole: bool) -> ContainerRow:
+def row(container: dict[str, Any], *, is_whole: bool) -> ContainerRow:
+    """Return a container as the list, and `system df`, show it."""
     created = datetime.fromtimestamp(container["Created"], UTC)
     command = container["Command"] if is_whole else shortened(container["Command"], 20)
     labels = container.get("Labels") or {}
     mounts = container.get("Mounts") or []
     networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
     names = [name.removeprefix("/") for name in container.get("Names") or ()]
-    row = ContainerRow(
+    made = ContainerRow(
         ID=container["Id"] if is_whole else short_id(container["Id"]),
         Image=_image(container, is_whole=is_whole),
         Command=json.dumps(command, ensure_ascii=False),
@@ -84,10 +96,10 @@ def _row(container: dict[str, Any], *, is_whole: bool) -> ContainerRow:
         Mounts=",".join(_mount(mount, is_whole=is_whole) for mount in mounts),
         LocalVolumes=str(sum(mount.get("Driver") == "local" for mount in mounts)),
         Networks=",".join(networks),
-        Platform="",
+        Platform=container.get("Platform") or NIL,
     )
-    row["Label"] = lambda name: labels.get(name, "")
-    return row
+    made["Label"] = lambda name: labels.get(name, "")
+    return made
 
 
 def _image(container: dict[str, Any], *, is_whole: bool) -> str:

@@ -11,7 +11,7 @@ from naru.cli.command import Call, Command
 from naru.cli.flags import BOOL, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import print_rows, short_id
-from naru.cli.template import Row
+from naru.cli.template_values import Row
 from naru.client.connection import Client, quoted
 from naru.errors import NaruError
 
@@ -38,7 +38,7 @@ _CLEAR = "\033[2J\033[H"
 class StatsRow(Row):
     """One container's figures."""
 
-    kind = "container.statsContext"
+    kind = "*container.statsContext"
 
 
 class _Watched:
@@ -95,7 +95,9 @@ def run(call: Call) -> int:
 def _names(call: Call) -> list[str]:
     if call.arguments:
         return call.arguments
-    return [container["Id"] for container in call.client.get("/containers/json", {"all": call.flags.on("all")})]
+    return [
+        short_id(container["Id"]) for container in call.client.get("/containers/json", {"all": call.flags.on("all")})
+    ]
 
 
 def _watch(call: Call, name: str, *, is_once: bool) -> _Watched:

@@ -41,10 +41,13 @@ def version(call: Call) -> int:
         "Os": "linux",
         "Arch": _ARCHITECTURES.get(machine, machine),
         "BuildTime": "",
-        "Context": "default",
+        "Context": call.context,
     }
     if form:
-        print_value({"Client": client, "Server": server}, form)
+        from naru.cli.documents import document
+
+        sent = {"Client": client, "Server": server}
+        print_value(document("Version", sent, kind="system.versionInfo"), form)
     else:
         print(_client_text(client) + (_server_text(server) if server else ""), end="")
     if failure is not None:
@@ -95,13 +98,16 @@ def info(call: Call) -> int:
     """Print what the daemon says of itself and its host."""
     form = call.flags.text("format")
     found = call.client.get("/info")
-    client = {"Version": naru.__version__, "Context": "default", "Debug": False, "Plugins": [], "Warnings": None}
+    client = {"Version": naru.__version__, "Context": call.context, "Debug": False, "Plugins": [], "Warnings": None}
     if form:
-        print_value({**found, "ClientInfo": client}, form)
+        from naru.cli.documents import document
+
+        print_value(document("Info", {**found, "ClientInfo": client}, kind="system.dockerInfo"), form, prefix="")
         return 0
-    print(f"Client:\n Version:    {naru.__version__}\n Context:    default\n Debug Mode: false\n\nServer:")
+    print(f"Client:\n Version:    {naru.__version__}\n Context:    {call.context}\n Debug Mode: false\n\nServer:")
     for line in _info_lines(found):
         print(line)
+    print()
     for warning in found.get("Warnings") or ():
         complain(warning)
     return 0
@@ -126,11 +132,9 @@ def _info_lines(found: dict[str, Any]) -> list[str]:
         f" Runtimes: {' '.join(sorted(found.get('Runtimes') or ()))}",
         f" Default Runtime: {found.get('DefaultRuntime', '')}",
     ]
-    if found.get("InitBinary"):
-        lines.append(f" Init Binary: {found['InitBinary']}")
+    lines.append(f" Init Binary: {found.get('InitBinary', '')}")
     for label, key in (("containerd", "ContainerdCommit"), ("runc", "RuncCommit"), ("init", "InitCommit")):
-        if commit := (found.get(key) or {}).get("ID"):
-            lines.append(f" {label} version: {commit}")
+        lines.append(f" {label} version: {(found.get(key) or {}).get('ID', '')}")
     if found.get("SecurityOptions"):
         lines.append(" Security Options:")
         for option in found["SecurityOptions"]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from naru.cli import units
 from naru.cli.command import Call, Command
 from naru.cli.flags import BOOL, Flag
+from naru.cli.images import rows as image_rows
 from naru.cli.ps import FORMAT
-from naru.cli.table import columns, print_rows, short_id, shortened
-from naru.cli.template import Row
-from naru.errors import InvalidArgument
+from naru.cli.ps import row as container_row
+from naru.cli.table import columns, print_rows, print_value, short_id, yes
+from naru.cli.template_values import Row
+from naru.cli.volume import row as volume_row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,21 +25,48 @@ _HEADERS = {
 }
 
 
+_RAW = {label.lower(): field for field, label in _HEADERS.items()}
+# Kind: field to title, in the tables of --verbose
+_THINGS = {
+    "Images": {
+        "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE",
+        "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
+    },
+    "Containers": {
+        "ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "LocalVolumes": "LOCAL VOLUMES", "Size": "SIZE",
+        "RunningFor": "CREATED", "Status": "STATUS", "Names": "NAMES",
+    },
+    "Volumes": {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"},
+    "BuildCache": {
+        "ID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED",
+        "LastUsedSince": "LAST USED", "UsageCount": "USAGE", "Shared": "SHARED",
+    },
+}  # fmt: skip
+
+
+class CacheRow(Row):
+    """One step in the build cache."""
+
+    kind = "*formatter.buildCacheContext"
+
+
 class UsageRow(Row):
     """One kind of thing in the list."""
 
-    kind = "formatter.diskUsageContext"
+    kind = "*formatter.diskUsageContext"
 
 
 def run(call: Call) -> None:
     """Print a line for each kind of thing, or with --verbose for each thing."""
     form = call.flags.text("format")
     if call.flags.on("verbose"):
-        if form:
-            raise InvalidArgument("the verbose and the format options conflict")
-        _print_each(call.client.get("/system/df"))
+        usage = call.client.get("/system/df")
+        if form in ("", "table"):
+            _print_each(usage)
+        else:
+            print_value(_things(usage), form, prefix="failed to execute template: ")
         return
-    print_rows(_rows(call.client.get("/system/df")), _HEADERS, list(_HEADERS), form)
+    print_rows(_rows(call.client.get("/system/df")), _HEADERS, list(_HEADERS), form, raw=_RAW)
 
 
 def _rows(usage: dict[str, Any]) -> list[UsageRow]:
@@ -87,39 +114,62 @@ def _size(volume: dict[str, Any]) -> int:
     return max(int((volume.get("UsageData") or {}).get("Size", 0)), 0)
 
 
+def _things(usage: dict[str, Any]) -> dict[str, list[Row]]:
+    """Return a row for each thing, by kind; images under the first of their names."""
+    caches = usage.get("BuildCache") or ()
+    return {
+        "Images": [
+            image for sent in usage.get("Images") or () for image in image_rows(_first_name(sent), is_whole=True)
+        ],
+        "Containers": [container_row(sent, is_whole=True) for sent in usage.get("Containers") or ()],
+        "Volumes": [volume_row(sent) for sent in usage.get("Volumes") or ()],
+        "BuildCache": [_cache_row(sent) for sent in caches],
+    }
+
+
+def _first_name(image: dict[str, Any]) -> dict[str, Any]:
+    return {**image, "RepoTags": (image.get("RepoTags") or [])[:1]}
+
+
+def _cache_row(item: dict[str, Any]) -> Row:
+    times = {
+        key: units.ago(units.parse_time(item[key])) if item.get(key) else "" for key in ("CreatedAt", "LastUsedAt")
+    }
+    return CacheRow(
+        ID=item["ID"],
+        Parent=item.get("Parent", ""),
+        CacheType=item["Type"],
+        Size=units.human_size(item["Size"], 3),
+        CreatedAt=item.get("CreatedAt", ""),
+        CreatedSince=times["CreatedAt"],
+        LastUsedAt=item.get("LastUsedAt", ""),
+        LastUsedSince=times["LastUsedAt"],
+        UsageCount=str(item["UsageCount"]),
+        InUse=yes(item.get("InUse")),
+        Shared=yes(item.get("Shared")),
+        Description=item.get("Description", ""),
+    )
+
+
 def _print_each(usage: dict[str, Any]) -> None:
-    lines = [["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]]
-    for image in usage.get("Images") or ():
-        name, _, tag = (image.get("RepoTags") or ["<none>:<none>"])[0].rpartition(":")
-        shared = image.get("SharedSize", -1)
-        parts = [units.human_size(size) for size in (shared, image["Size"] - shared)] if shared >= 0 else ["N/A"] * 2
-        sizes = [units.human_size(image["Size"], 3), *parts]
-        lines.append([name, tag, short_id(image["Id"]), _since(image), *sizes, str(image.get("Containers", 0))])
-    print("Images space usage:\n\n" + columns(lines))
-    lines = [["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"]]
-    for one in usage.get("Containers") or ():
-        volumes = str(sum(mount.get("Driver") == "local" for mount in one.get("Mounts") or ()))
-        size, names = units.human_size(one.get("SizeRw") or 0, 3), ",".join(one["Names"]).replace("/", "")
-        command = f'"{shortened(one["Command"], 20)}"'
-        lines.append([short_id(one["Id"]), one["Image"], command, volumes, size, _since(one), one["Status"], names])
-    print("Containers space usage:\n\n" + columns(lines))
-    lines = [["VOLUME NAME", "LINKS", "SIZE"]]
-    for volume in usage.get("Volumes") or ():
-        links = str((volume.get("UsageData") or {}).get("RefCount", 0))
-        lines.append([volume["Name"], links, units.human_size(_size(volume))])
-    print("Local Volumes space usage:\n\n" + columns(lines))
-    cache = usage.get("BuildCache") or []
-    print(f"Build cache usage: {units.human_size(sum(item['Size'] for item in cache))}\n")
-    lines = [["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]]
-    for item in cache:
-        times = [units.ago(units.parse_time(item[key])) if item.get(key) else "" for key in ("CreatedAt", "LastUsedAt")]
-        state = [units.human_size(item["Size"], 3), *times, str(item["UsageCount"]), str(item["Shared"]).lower()]
-        lines.append([item["ID"][:12], item["Type"], *state])
-    print(columns(lines), end="")
-
-
-def _since(item: dict[str, Any]) -> str:
-    return units.ago(datetime.fromtimestamp(item["Created"], UTC))
+    """Print the things in tables, IDs and commands shortened."""
+    things = _things(usage)
+    things["Containers"] = [container_row(sent, is_whole=False) for sent in usage.get("Containers") or ()]
+    for image in things["Images"]:
+        image["ID"] = short_id(str(image["ID"]))
+    for cache in things["BuildCache"]:
+        cache["ID"] = str(cache["ID"])[:12]
+    total = sum(item["Size"] for item in usage.get("BuildCache") or () if not item.get("Shared"))
+    titles = {
+        "Images": "Images space usage:",
+        "Containers": "\nContainers space usage:",
+        "Volumes": "\nLocal Volumes space usage:",
+        "BuildCache": f"\nBuild cache usage: {units.human_size(total)}",
+    }
+    for kind, fields in _THINGS.items():
+        print(titles[kind] + "\n")
+        lines = [list(fields.values()), *([row.cell(field) for field in fields] for row in things[kind])]
+        print(columns(lines), end="")
 
 
 COMMANDS = (

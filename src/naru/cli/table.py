@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from naru.cli.template import Row
+    from naru.cli.template_values import Row
 
 _LEAST_WIDTH = 10
 _GAP = 3
@@ -35,29 +35,48 @@ def aligned(lines: Sequence[Sequence[str]], *, least: int, gap: int) -> str:
     return "".join(text)
 
 
-def print_rows(rows: Sequence[Row], headers: Mapping[str, str], default: Sequence[str], form: str) -> None:
+def print_rows(
+    rows: Sequence[Row],
+    headers: Mapping[str, str],
+    default: Sequence[str],
+    form: str,
+    *,
+    raw: Mapping[str, str] | None = None,
+    quiet: str = "",
+) -> None:
     """Print rows by `--format`: "" or `table` for the `default` fields, `table TEMPLATE`, `json`, or a template.
 
-    InvalidArgument: the template is wrong, in Docker's words.
+    `raw`: label to field for the format of that name, where a list has it. `quiet`: the field to print alone where no
+    template is given. InvalidArgument: the template is wrong, in Docker's words.
     """
     form = form.replace("\\t", "\t").replace("\\n", "\n")
+    if quiet and form in ("", "table"):
+        for row in rows:
+            print(row[quiet])
+        return
+    if form == "raw" and raw is not None:
+        _print_raw(rows, {label: field for label, field in raw.items() if quiet in ("", field)}, is_short=bool(quiet))
+        return
     if form in ("", "table"):
         lines = [[headers[field] for field in default]]
         lines += [[row.cell(field) for field in default] for row in rows]
         print(columns(lines), end="")
         return
-    from naru.cli.template import Headers, Template, TemplateError
+    from naru.cli.template import Template, TemplateError
+    from naru.cli.template_values import Headers
 
     is_table = form.startswith("table")
     body = form.removeprefix("table").strip(" ") if is_table else form
     try:
-        template = Template("{{json .}}" if body == "json" else body)
+        template = Template("{{json .}}" if body == "json" else body, offset=len(form) - len(body))
     except TemplateError as error:
         raise InvalidArgument(f"failed to parse template: {error}") from None
     try:
         texts = [template.render(row) for row in rows]
         if is_table:
-            texts.insert(0, template.render(Headers(headers), is_header=True))
+            titles = Headers(headers)
+            titles["Label"] = lambda name: name  # `{{.Label "role"}}` heads its column by the label's name
+            texts.insert(0, template.render(titles, is_header=True))
     except TemplateError as error:
         raise InvalidArgument(f"failed to execute template: {error}") from None
     if is_table:
@@ -67,13 +86,26 @@ def print_rows(rows: Sequence[Row], headers: Mapping[str, str], default: Sequenc
             print(text)
 
 
+def _print_raw(rows: Sequence[Row], fields: Mapping[str, str], *, is_short: bool) -> None:
+    for row in rows:
+        for label, field in fields.items():
+            print(f"{label}: {row.cell(field)}")
+        if not is_short:
+            print()
+
+
 def print_value(value: Any, form: str, *, prefix: str = "template parsing error: ") -> None:
     """Print one document by a template; `json` is short for the template `{{json .}}`."""
+    print(rendered(value, form, prefix=prefix))
+
+
+def rendered(value: Any, form: str, *, prefix: str = "template parsing error: ") -> str:
+    """Return one document as a template shows it. InvalidArgument: the template is wrong, or does not fit it."""
     from naru.cli.template import Template, TemplateError
 
     form = form.replace("\\t", "\t").replace("\\n", "\n")
     try:
-        print(Template("{{json .}}" if form == "json" else form).render(value))
+        return Template("{{json .}}" if form == "json" else form).render(value)
     except TemplateError as error:
         raise InvalidArgument(f"{prefix}{error}") from None
 

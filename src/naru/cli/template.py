@@ -1,7 +1,7 @@
 """Go templates as `--format` takes them: a parser and an evaluator for the part that Docker's users write.
 
 Text and actions `{{…}}` with trim markers and comments; fields, variables, literals, calls, pipelines; if, range, with,
-else, break, continue. No definitions of templates. Values are JSON's. Go, text/template
+else, break, continue; define, template, block. Values are JSON's, and those of template_values. Go, text/template
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from naru.cli.template_functions import FUNCTIONS, go_text, is_true
+from naru.cli.template_functions import FUNCTIONS, is_true
+from naru.cli.template_values import NIL, Headers, Missing, Row, Struct, Texts, go_text
 from naru.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -31,38 +32,6 @@ _ACTION = re.compile(
 
 class TemplateError(InvalidArgument):
     """The template is wrong, or does not fit the data."""
-
-
-class Missing:
-    """What a map has no entry for: false where that is asked, an error where it is shown or looked into."""
-
-    __slots__ = ("message",)
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-
-    def __bool__(self) -> bool:
-        return False
-
-
-class Row(dict[str, object]):
-    """A line's fields, of the type named in the error for one that it does not have."""
-
-    kind = "formatter.Context"
-
-    def cell(self, field: str) -> str:
-        """Return the field as a table without a template shows it."""
-        return str(self[field])
-
-
-class Struct(dict[str, object]):
-    """A document whose fields are known: Go prints their values without their names."""
-
-    is_struct = True
-
-
-class Headers(dict[str, object]):
-    """A table's column titles by field: what has none shows as `<no value>`."""
 
 
 class Scope:
@@ -101,10 +70,11 @@ class _Continue(Exception): ...
 class Template:
     """A parsed template. `render` may be called any number of times."""
 
-    def __init__(self, text: str) -> None:
-        """TemplateError: it cannot be parsed."""
-        self._items = list(_items(text))
+    def __init__(self, text: str, *, offset: int = 0) -> None:
+        """`offset`: what errors count before `text`. TemplateError: it cannot be parsed."""
+        self._items = [(item, column + offset, is_action) for item, column, is_action in _items(text)]
         self._position = 0
+        self._named: dict[str, list[Write]] = {}
         self._body, end = self._list()
         if end:
             raise TemplateError(f"template: :1: unexpected {{{{{end}}}}}")
@@ -136,14 +106,43 @@ class Template:
                 return nodes, text.strip()
             if word in ("if", "with", "range"):
                 tokens.next()
+                if not tokens.peek()[0]:
+                    raise TemplateError(f"template: :1: missing value for {word}")
                 nodes.append(self._block(word, tokens))
             elif word in ("break", "continue"):
                 nodes.append(_raise(_Break if word == "break" else _Continue))
             elif word in ("define", "template", "block"):
-                raise TemplateError(f"template: :1: {{{{{word}}}}} is not supported")
+                nodes += self._template(word, tokens)
             else:
                 nodes.append(_action(tokens))
         return nodes, ""
+
+    def _template(self, word: str, tokens: Tokens) -> list[Write]:
+        """Parse `define "name"`, `template "name" pipeline` or `block "name" pipeline`, which is both."""
+        tokens.next()
+        kind, text, _, _ = tokens.next()
+        if kind != "string":
+            raise TemplateError(f"template: :1: unexpected <{text}> in {word} clause")
+        name = str(_constant(kind, text))
+        pipeline = None
+        if word != "define" and tokens.peek()[0]:
+            pipeline = parse_pipeline(tokens)
+        tokens.finish()
+        if word != "template":
+            body, end = self._list()
+            if end != "end":
+                raise TemplateError("template: :1: unexpected EOF")
+            self._named[name] = body
+        return [] if word == "define" else [self._invocation(name, pipeline)]
+
+    def _invocation(self, name: str, pipeline: Evaluate | None) -> Write:
+        def write(scope: Scope, parts: list[str]) -> None:
+            if name not in self._named:
+                raise TemplateError(f'template: :1: template "{name}" not defined')
+            dot = None if pipeline is None else pipeline(scope)
+            _write(self._named[name], Scope(dot, [("$", dot)], scope.functions), parts)
+
+        return write
 
     def _block(self, word: str, tokens: Tokens) -> Write:
         names: list[str] = []
@@ -331,6 +330,8 @@ def _operand(tokens: Tokens) -> Evaluate:
 
 def _fields(base: Evaluate, path: str, column: int) -> Evaluate:
     names = path[1:].split(".")
+    if len(names) > 1:
+        column += 1 + len(names[0])  # where Go says it is: at the chain's second name
 
     def evaluate(scope: Scope) -> Any:
         value = base(scope)
@@ -348,11 +349,16 @@ def _field(value: Any, name: str, path: str, column: int) -> Any:
     if isinstance(value, Headers):
         return value.get(name, "<no value>")
     if isinstance(value, Mapping):
-        if name in value:
-            return value[name]
-        if isinstance(value, Row):
-            raise TemplateError(f"{where}can't evaluate field {name} in type *{value.kind}")
+        key = value.named(name) if isinstance(value, Struct) else name
+        if key in value:
+            return value[key]
+        if isinstance(value, (Row, Struct)) and value.kind:
+            raise TemplateError(f"{where}can't evaluate field {name} in type {value.kind}")
+        if isinstance(value, Texts):
+            return None
         return Missing(f'{where}map has no entry for key "{name}"')
+    if value is NIL:
+        raise TemplateError(f"{where}nil pointer evaluating {path.rpartition('.')[0] or path}.{name}")
     if value is None:
         return Missing(f'{where}nil data; no entry for key "{name}"')
     raise TemplateError(f"{where}can't evaluate field {name} in type {_go_type(value)}")
@@ -444,7 +450,8 @@ def _action(tokens: Tokens) -> Write:
     def write(scope: Scope, parts: list[str]) -> None:
         value = pipeline(scope)
         if not is_silent:
-            parts.append(go_text(_present(value)))
+            value = _present(value)
+            parts.append("<no value>" if value is None else go_text(value))
 
     return write
 
@@ -486,7 +493,7 @@ def _range(pipeline: Evaluate, names: list[str], body: list[Write], otherwise: l
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
-    if value is None:
+    if value is None or value is NIL:
         return []
     if isinstance(value, Mapping):
         return sorted(value.items())

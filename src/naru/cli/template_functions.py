@@ -1,4 +1,4 @@
-"""The functions a `--format` template may call: Go's own and Docker's, on JSON's values; and how Go prints those."""
+"""The functions a `--format` template may call: Go's own and Docker's."""
 
 from __future__ import annotations
 
@@ -6,52 +6,22 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
+from naru.cli.template_values import Struct, Texts, go_json, go_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-def go_text(value: Any) -> str:
-    """Return the value as Go prints it: `true`, `[a b]`, `map[k:v]`, `<no value>`."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return "<no value>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) >= 1e21 else repr(value).removesuffix(".0")
-    if isinstance(value, Mapping):
-        if getattr(value, "is_struct", False):
-            return "{" + " ".join(_inner(one) for one in value.values()) + "}"
-        return "map[" + " ".join(f"{key}:{_inner(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, (list, tuple)):
-        return "[" + " ".join(_inner(one) for one in value) + "]"
-    if callable(value):
-        return go_text(value())
-    return str(value)
-
-
-def _inner(value: Any) -> str:
-    return "<nil>" if value is None else go_text(value)
-
-
 def is_true(value: Any) -> bool:
-    """Return what `if` makes of a value: false for nothing, zero and empty."""
-    return bool(value)
-
-
-def _json(value: Any) -> str:
-    plain = {key: one for key, one in value.items() if not callable(one)} if isinstance(value, Mapping) else value
-    if type(plain) is dict and type(value) is not dict:
-        plain = dict(sorted(plain.items()))
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    """Return what `if` makes of a value: false for nothing, zero and empty; true for every document."""
+    return isinstance(value, Struct) or bool(value)
 
 
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
         if isinstance(value, Mapping):
-            value = value.get(key)
+            value = value.get(key, "" if isinstance(value, Texts) else None)
         elif value is None:
             raise ValueError("index of untyped nil")
         else:
@@ -81,7 +51,7 @@ def _printf(form: str, *values: Any) -> str:
         value = remaining.pop(0)
         if verb == "q":
             return json.dumps(go_text(value), ensure_ascii=False)
-        if verb in "dxXobeEfgG" and isinstance(value, (int, float)) and verb != "b":
+        if verb in "dxXoeEfgG" and isinstance(value, (int, float)):
             return f"%{flags}{verb}" % value
         if verb == "b":
             return format(int(value), "b")
@@ -93,7 +63,7 @@ def _printf(form: str, *values: Any) -> str:
             return {str: "string", bool: "bool", int: "int", float: "float64"}.get(type(value), "interface {}")
         if verb == "c":
             return chr(int(value))
-        return f"%{flags}s" % (_inner(value) if value is None else go_text(value))
+        return f"%{flags}s" % (go_text(value))
 
     text = re.sub(r"%([-+ #0]*\d*(?:\.\d+)?)([a-zA-Z%])", one, form)
     return text + ("%!(EXTRA " + ", ".join(go_text(value) for value in remaining) + ")" if remaining else "")
@@ -103,7 +73,7 @@ def _print(*values: Any) -> str:
     text, before_is_text = "", True
     for index, value in enumerate(values):
         is_text = isinstance(value, str)
-        text += (" " if index and not is_text and not before_is_text else "") + _inner(value)
+        text += (" " if index and not is_text and not before_is_text else "") + go_text(value)
         before_is_text = is_text
     return text
 
@@ -129,6 +99,18 @@ def _truncate(text: str, length: int) -> str:
     return text[:length]
 
 
+def _js(*values: Any) -> str:
+    text = _print(*values)
+    signs = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&": "\\u0026", "=": "\\u003D"}
+    return "".join(signs.get(char, f"\\u{ord(char):04X}" if ord(char) < 32 else char) for char in text)
+
+
+def _urlquery(*values: Any) -> str:
+    from urllib.parse import quote_plus
+
+    return quote_plus(_print(*values), safe="~")
+
+
 def _html(*values: Any) -> str:
     text = _print(*values)
     for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;")):
@@ -149,9 +131,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "print": _print,
     "printf": _printf,
-    "println": lambda *values: " ".join(_inner(value) for value in values) + "\n",
+    "println": lambda *values: " ".join(go_text(value) for value in values) + "\n",
     "html": _html,
-    "json": _json,
+    "js": _js,
+    "urlquery": _urlquery,
+    "call": lambda function, *values: function(*values),
+    "json": go_json,
     "join": lambda values, separator: separator.join(go_text(value) for value in values or ()),
     "split": lambda text, separator: text.split(separator) if separator else list(text),
     "lower": lambda text: text.lower(),

@@ -142,6 +142,17 @@ def local_time(moment: datetime) -> str:
     return f"{local:%Y-%m-%d %H:%M:%S %z} {local.tzname()}"
 
 
+def exact_time(text: str) -> str:
+    """Return an RFC 3339 time as Go prints it: with its fraction, in its own zone. ValueError: it is not one."""
+    moment = parse_time(text)
+    fraction = ""
+    if "." in text:
+        rest = text.partition(".")[2]
+        fraction = rest[: len(rest) - len(rest.lstrip("0123456789"))].rstrip("0")
+    zone = "UTC" if not moment.utcoffset() else f"{moment:%z}"
+    return f"{moment:%Y-%m-%d %H:%M:%S}{'.' if fraction else ''}{fraction} {moment:%z} {zone}"
+
+
 def timestamp(text: str, now: float | None = None) -> str:
     """Return `--since`/`--until` for the API: seconds since 1970 from a duration ago, a local time, or such seconds.
 

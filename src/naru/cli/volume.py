@@ -7,7 +7,7 @@ from naru.cli.command import Call, Command, each
 from naru.cli.flags import BOOL, BYTES, LIST, MAP, STRING, Flag, UsageError
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows
-from naru.cli.template import Row
+from naru.cli.template_values import Row
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument
 
@@ -32,7 +32,7 @@ _HEADERS = {
 class VolumeRow(Row):
     """One volume in the list."""
 
-    kind = "formatter.volumeContext"
+    kind = "*formatter.volumeContext"
 
 
 def list_(call: Call) -> None:
@@ -42,32 +42,34 @@ def list_(call: Call) -> None:
     found.sort(key=lambda volume: volume["Name"])
     if flags.on("cluster"):
         found = [volume for volume in found if volume.get("ClusterVolume")]
-    if flags.on("quiet") and not flags.text("format"):
-        for volume in found:
-            print(volume["Name"])
-        return
-    rows = []
-    for volume in found:
-        labels = volume.get("Labels") or {}
-        usage = volume.get("UsageData")
-        cluster = (volume.get("ClusterVolume") or {}).get("Spec") or {}
-        row = VolumeRow(
-            Name=volume["Name"],
-            Driver=volume["Driver"],
-            Scope=volume["Scope"],
-            Mountpoint=volume["Mountpoint"],
-            Labels=",".join(f"{name}={value}" for name, value in labels.items()),
-            Links=str(usage["RefCount"]) if usage else "N/A",
-            Size=units.human_size(usage["Size"]) if usage else "N/A",
-            Availability=cluster.get("Availability") or "N/A",
-            Group=cluster.get("Group") or "N/A",
-            Status=_cluster_status(volume),
-        )
-        row["Label"] = lambda name, labels=labels: labels.get(name, "")
-        rows.append(row)
-    form = flags.text("format") or call.config.text("volumesFormat")
-    default = ["Name", "Group", "Driver", "Availability", "Status"] if flags.on("cluster") else ["Driver", "Name"]
-    print_rows(rows, _HEADERS, default, "" if flags.on("cluster") else form)
+    rows = [row(volume) for volume in found]
+    is_quiet = flags.on("quiet")
+    form = flags.text("format") or ("" if is_quiet else call.config.text("volumesFormat"))
+    default, raw = ["Driver", "Name"], {"name": "Name", "driver": "Driver"}
+    if flags.on("cluster"):
+        default, form = ["Name", "Group", "Driver", "Availability", "Status"], ""
+    print_rows(rows, _HEADERS, default, form, raw=raw, quiet="Name" if is_quiet else "")
+
+
+def row(volume: dict[str, Any]) -> VolumeRow:
+    """Return a volume as the list, and `system df`, show it."""
+    labels = volume.get("Labels") or {}
+    usage = volume.get("UsageData")
+    cluster = (volume.get("ClusterVolume") or {}).get("Spec") or {}
+    made = VolumeRow(
+        Name=volume["Name"],
+        Driver=volume["Driver"],
+        Scope=volume["Scope"],
+        Mountpoint=volume["Mountpoint"],
+        Labels=",".join(f"{name}={value}" for name, value in labels.items()),
+        Links=str(usage["RefCount"]) if usage else "N/A",
+        Size=units.human_size(usage["Size"]) if usage else "N/A",
+        Availability=cluster.get("Availability") or "N/A",
+        Group=cluster.get("Group") or "N/A",
+        Status=_cluster_status(volume),
+    )
+    made["Label"] = lambda name: labels.get(name, "")
+    return made
 
 
 def _cluster_status(volume: dict[str, Any]) -> str:
