@@ -60,7 +60,7 @@ def test_a_template_gives_what_go_gives(template: str, text: str) -> None:
     ("template", "message"),
     [
         ("{{.Foo}}", 'template: :1:2: executing "" at <.Foo>: map has no entry for key "Foo"'),
-        ("{{.Id.Foo}}", 'template: :1:2: executing "" at <.Id.Foo>: can\'t evaluate field Foo in type string'),
+        ("{{.Id.Foo}}", 'template: :1:5: executing "" at <.Id.Foo>: can\'t evaluate field Foo in type string'),
     ],
 )
 def test_a_field_that_is_not_there_is_an_error(template: str, message: str) -> None:

@@ -14,7 +14,7 @@ from naru.cli.command import Call, Command
 from naru.cli.content_trust import CONTENT_TRUST, check_trust
 from naru.cli.create_request import ulimit
 from naru.cli.dockerignore import Ignore
-from naru.cli.flags import BOOL, BYTES, INT, LIST, STRING, STRINGS, Flag
+from naru.cli.flags import BOOL, BYTES, INT, LIST, STRING, STRINGS, Flag, UsageError
 from naru.cli.progress import show
 from naru.cli.tar_stream import add, stream, walk
 from naru.errors import InvalidArgument, NaruError
@@ -41,8 +41,9 @@ def run(call: Call) -> int:
     """Build, show how it goes, and print the image's ID if quiet."""
     flags = call.flags
     check_trust(call)
+    query = _query(call)
     context = _context(call.arguments[0], flags.text("file"))
-    query = _query(call, context)
+    query |= {"remote": context.remote, "dockerfile": context.dockerfile}
     credentials = call.config.all_credentials()
     headers = {"Content-Type": "application/x-tar"}
     if credentials:
@@ -91,7 +92,7 @@ def _kept(messages: Iterator[Any], printed: list[str]) -> Iterator[Any]:
         yield message
 
 
-def _query(call: Call, context: _Context) -> dict[str, Any]:
+def _query(call: Call) -> dict[str, Any]:
     flags = call.flags
     arguments: dict[str, str | None] = {}
     for one in environment.with_proxies(flags.many("build-arg"), call.config.proxies(call.address.text)):
@@ -99,12 +100,13 @@ def _query(call: Call, context: _Context) -> dict[str, Any]:
         arguments[name] = value if has_value else call.environment.get(name)
     tags = flags.many("tag")
     for tag in tags:
-        reference.tagged(tag)
+        try:
+            reference.tagged(tag)
+        except InvalidArgument as error:
+            raise UsageError(f'invalid argument "{tag}" for "-t, --tag" flag: {error}') from None
     return {
         "version": "1",
         "t": tags,
-        "remote": context.remote,
-        "dockerfile": context.dockerfile,
         "q": flags.on("quiet"),
         "nocache": flags.on("no-cache"),
         "pull": flags.on("pull"),
@@ -139,8 +141,8 @@ def _context(path: str, dockerfile: str) -> _Context:
     if path.startswith(_REMOTE):
         return _Context(None, dockerfile, remote=path)
     if not os.path.isdir(path):
-        reason = "not a directory" if os.path.exists(path) else "no such file or directory"
-        raise InvalidArgument(f'unable to prepare context: path "{path}" not found: {reason}')
+        reason = "must be a directory" if os.path.exists(path) else "not found"
+        raise InvalidArgument(f'unable to prepare context: path "{path}" {reason}')
     return _from_directory(os.path.realpath(path), dockerfile)
 
 

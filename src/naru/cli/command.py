@@ -124,6 +124,8 @@ class Command:
             raise UsageError(f"naru: 'naru {name}' accepts no arguments", exit_code=1)
         if least == most:
             raise UsageError(f"naru: 'naru {name}' requires {least} argument{plural}", exit_code=1)
+        if got < least and most is not None:
+            raise UsageError(f"naru: 'naru {name}' requires at least {least} and at most {most} arguments", exit_code=1)
         if got < least:
             raise UsageError(
                 f"naru: 'naru {name}' requires at least {least} argument{plural}", exit_code=1, advice="See"

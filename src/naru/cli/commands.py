@@ -172,7 +172,6 @@ def similar(words: Sequence[str]) -> list[str]:
     """Return commands spelled much like `words`, likeliest first."""
     import difflib
 
-    known = [*ALIASES, *COMMANDS, *NOUNS]
     if words[0] in NOUNS and len(words) > 1:
-        return difflib.get_close_matches(" ".join(words[:2]), known, n=3, cutoff=0.7)
-    return difflib.get_close_matches(words[0], [name for name in known if " " not in name], n=3, cutoff=0.6)
+        return [f"{words[0]} {verb}" for verb in difflib.get_close_matches(words[1], verbs(words[0]), n=3, cutoff=0.6)]
+    return difflib.get_close_matches(words[0], [*short_names(), *NOUNS], n=3, cutoff=0.6)

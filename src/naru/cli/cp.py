@@ -222,7 +222,7 @@ def _pack(archive: tarfile.TarFile, source: str, name: str, *, follow: bool) -> 
 COMMANDS = (
     Command(
         "container cp",
-        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-   or   [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tnaru cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
         "Copy files between a container and this machine. `-` is a tar archive on standard input or output.",
         run,
         (

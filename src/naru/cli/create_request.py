@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 _STREAMS = ("stdin", "stdout", "stderr")
 _BUILT_IN_NETWORKS = ("", "default", "bridge", "host", "none")
+_NAMESPACES = {
+    "pid": ("PID", ("host",)),
+    "uts": ("UTS", ("host",)),
+    "userns": ("USER", ("host",)),
+    "cgroupns": ("CGROUP", ("host", "private")),
+}
+_KERNEL_SETTINGS = {
+    f"kernel.{name}" for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced domainname".split()
+}
 # API field: flag
 _LIMITS = {
     "CpuPeriod": "cpu-period",
@@ -140,6 +149,7 @@ def restart_policy(text: str) -> Json:
 
 
 def _host_config(flags: Values, bindings: ports.Bindings, binds: list[str]) -> Json:
+    _check_namespaces(flags)
     config: Json = limits(flags)
     config |= {field: flags.text(name) for field, name in _TEXTS.items() if flags.given(name)}
     config |= {field: flags.many(name) for field, name in _LISTS.items() if flags.given(name)}
@@ -162,17 +172,21 @@ def _host_config(flags: Values, bindings: ports.Bindings, binds: list[str]) -> J
     for field, name in (("Init", "init"), ("OomKillDisable", "oom-kill-disable")):
         if flags.given(name):
             config[field] = flags.on(name)
+    if not -1 <= flags.number("memory-swappiness") <= 100:
+        raise InvalidArgument(
+            f"invalid value: {flags.number('memory-swappiness')}. Valid memory swappiness range is 0-100"
+        )
     if flags.number("memory-swappiness") != -1:
         config["MemorySwappiness"] = flags.number("memory-swappiness")
     config |= _security(flags.many("security-opt"))
     optional: Json = {
         "Mounts": mount_flags.mounts(flags.many("mount")),
         "Tmpfs": mount_flags.tmpfs(flags.many("tmpfs")),
-        "Sysctls": flags.map("sysctl"),
+        "Sysctls": _sysctls(flags),
         "Annotations": flags.map("annotation"),
         "StorageOpt": environment.pairs(flags.many("storage-opt")),
         "Ulimits": [ulimit(one) for one in flags.many("ulimit")],
-        "Devices": mount_flags.devices([one for one in flags.many("device") if one.startswith("/")]),
+        "Devices": mount_flags.devices([one for one in flags.many("device") if not _is_cdi(one)]),
         "DeviceRequests": _device_requests(flags),
         "BlkioWeightDevice": [_device_rate(one, "Weight", int) for one in flags.many("blkio-weight-device")],
     }
@@ -184,6 +198,22 @@ def _host_config(flags: Values, bindings: ports.Bindings, binds: list[str]) -> J
     ):
         optional[field] = [_device_rate(one, "Rate", read) for one in flags.many(name)]
     return config | {field: value for field, value in optional.items() if value}
+
+
+def _check_namespaces(flags: Values) -> None:
+    """Raise InvalidArgument for a namespace's mode that no daemon knows."""
+    for name, (kind, modes) in _NAMESPACES.items():
+        mode = flags.text(name)
+        if mode not in ("", *modes) and not (name == "pid" and mode.startswith("container:")):
+            raise InvalidArgument(f"--{name}: invalid {kind} mode")
+
+
+def _sysctls(flags: Values) -> dict[str, str]:
+    for one in flags.many("sysctl"):
+        name, equals, _ = one.partition("=")
+        if not equals or not (name.startswith(("net.", "fs.mqueue.")) or name in _KERNEL_SETTINGS):
+            raise UsageError(f'invalid argument "{one}" for "--sysctl" flag: sysctl \'{one}\' is not allowed')
+    return flags.map("sysctl")
 
 
 def _health(flags: Values) -> Json | None:
@@ -288,7 +318,7 @@ def _security(options: Sequence[str]) -> Json:
         if not equals:
             key, equals, value = option.partition(":")
         if key != "no-new-privileges" and not equals:
-            raise InvalidArgument(f'invalid --security-opt: "{option}"')
+            raise InvalidArgument(f'Invalid --security-opt: "{option}"')
         if key == "systempaths":
             if value != "unconfined":
                 raise InvalidArgument(f'invalid "systempaths" option: {value}')
@@ -349,9 +379,15 @@ def _device_rate(text: str, field: str, read: Any) -> Json:
         raise InvalidArgument(f"invalid rate for device: {text}") from None
 
 
+def _is_cdi(device: str) -> bool:
+    """True for a name of the Container Device Interface: `vendor.com/class=name`."""
+    kind, equals, name = device.partition("=")
+    return bool(equals and name) and "/" in kind.strip("/") and not device.startswith("/")
+
+
 def _device_requests(flags: Values) -> list[Json]:
     requests: list[Json] = []
-    cdi = [one for one in flags.many("device") if not one.startswith("/")]
+    cdi = [one for one in flags.many("device") if _is_cdi(one)]
     if cdi:
         requests.append({"Driver": "cdi", "DeviceIDs": cdi})
     if flags.given("gpus"):

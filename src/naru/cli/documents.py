@@ -1,7 +1,7 @@
 """The API's documents as templates see them: which fields there are, in which order, what is there if one is not sent.
 
-Docker's CLI reads an answer into Go's types before a template sees it. A list that was not sent prints as `[]`, a map as
-`map[]`, an object as `<nil>`; a document prints its values in this order, and `json` leaves out what may be left out.
+Docker's CLI reads an answer into Go's types before a template sees it. A list that was not sent prints as `[]`, a map
+as `map[]`, an object as `<nil>`; a document prints its values in this order, `json` leaves out what may be left out.
 Names, orders and kinds are the Engine API's (its published description, and answers of Docker's CLI 28).
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from naru.cli.template_values import NIL, Duration, NilList, NilMap, Struct, Texts
+from naru.cli.template_values import NIL, Duration, NilList, NilMap, Struct, Texts, Time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Field: a string; `#` number, `!` truth, `~` duration, `[]` list, `{}` map of strings, `()` anything, `*` may be nil;
-# `:Name` of (a list of, a map of) these documents; `?` left out by `json` when empty.
+# Field: a string; `#` number, `!` truth, `~` duration, `@` time, `[]` list, `{}` map of strings, `()` anything, `*` may
+# be nil; `:Name` of (a list of, a map of) these documents; `?` left out by `json` when empty.
 _DOCUMENTS = {
     "Container": "Id Created Path Args[] State*:State Image ResolvConfPath HostnamePath HostsPath LogPath Name"
     " RestartCount# Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs[] HostConfig*:HostConfig"
@@ -60,8 +60,8 @@ _DOCUMENTS = {
     "ImageConfig": "User? ExposedPorts{}? Env[]? Entrypoint[]? Cmd[]? Volumes{}? WorkingDir? Labels{}? StopSignal?"
     " ArgsEscaped!? Healthcheck*?:Healthcheck OnBuild[]? Shell[]?",
     "RootFS": "Type? Layers[]?",
-    "ImageMetadata": "LastTagTime?",
-    "Network": "Name Id Created Scope Driver EnableIPv4! EnableIPv6! IPAM:Ipam Internal! Attachable! Ingress!"
+    "ImageMetadata": "LastTagTime@?",
+    "Network": "Name Id Created@ Scope Driver EnableIPv4! EnableIPv6! IPAM:Ipam Internal! Attachable! Ingress!"
     " ConfigFrom:ConfigReference ConfigOnly! Containers{}:NetworkMember Options{} Labels{} Peers[]? Services{}?",
     "Ipam": "Driver Options{} Config[]:IpamPool",
     "IpamPool": "Subnet? IPRange? Gateway? AuxiliaryAddresses{}?",
@@ -74,7 +74,8 @@ _DOCUMENTS = {
     "Actor": "ID Attributes{}",
     "Version": "Client:ClientVersion Server*:ServerVersion",
     "ClientVersion": "Version ApiVersion DefaultAPIVersion? GitCommit GoVersion Os Arch BuildTime? Context",
-    "ServerVersion": "Platform()? Components[]? Version ApiVersion MinAPIVersion? GitCommit GoVersion Os Arch"
+    "Component": "Name Version Details{}?",
+    "ServerVersion": "Platform()? Components[]?:Component Version ApiVersion MinAPIVersion? GitCommit GoVersion Os Arch"
     " KernelVersion? Experimental!? BuildTime?",
     "Info": "ID Containers# ContainersRunning# ContainersPaused# ContainersStopped# Images# Driver DriverStatus[]"
     " SystemStatus[]? Plugins:Plugins MemoryLimit! SwapLimit! KernelMemory!? CpuCfsPeriod! CpuCfsQuota! CPUShares!"
@@ -90,6 +91,9 @@ _DOCUMENTS = {
 }
 
 
+_READERS = {"~": Duration, "@": Time}
+
+
 def document(name: str, sent: Mapping[str, Any], *, kind: str = "") -> Struct:
     """Return an answer as the document `name`; what it does not know comes last.
 
@@ -101,7 +105,7 @@ def document(name: str, sent: Mapping[str, Any], *, kind: str = "") -> Struct:
         head, _, inner = field.partition(":")
         if head.endswith("?"):
             head = head[:-1]
-        key = head.rstrip("#!~[]{}()*")
+        key = head.rstrip("#!~@[]{}()*")
         if "?" in field:
             optional.add(key)
         values[key] = _value(head[len(key) :], inner, sent.get(key))
@@ -117,6 +121,8 @@ def _value(mark: str, inner: str, sent: Any) -> Any:
         return document(inner, sent)
     if mark == "[]" and inner:
         return [document(inner, one) for one in sent]
+    if mark == "{}" and isinstance(sent, Mapping):
+        sent = dict(sorted(sent.items()))  # Go encodes maps in order
     if mark == "{}" and inner.startswith("[]"):
         inner = inner[2:]
         return {key: _value("[]", inner, some) for key, some in sent.items()}
@@ -124,7 +130,7 @@ def _value(mark: str, inner: str, sent: Any) -> Any:
         return {key: document(inner, one) for key, one in sent.items()}
     if mark == "{}" and all(isinstance(one, str) for one in sent.values()):
         return Texts(sent)
-    return Duration(sent) if mark == "~" else sent
+    return _READERS[mark](sent) if mark in _READERS else sent
 
 
 def _zero(mark: str, inner: str) -> Any:
@@ -134,5 +140,5 @@ def _zero(mark: str, inner: str) -> Any:
         return None
     if mark == "" and inner:
         return document(inner, {})
-    kinds = {"": str, "#": int, "!": bool, "~": Duration, "[]": NilList, "{}": NilMap}
+    kinds = {"": str, "#": int, "!": bool, "~": Duration, "@": Time, "[]": NilList, "{}": NilMap}
     return kinds[mark]()

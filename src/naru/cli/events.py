@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from naru.cli import units
 from naru.cli.command import Call, Command
 from naru.cli.flags import LIST, STRING, Flag
-from naru.cli.table import filters, print_value
-from naru.errors import InvalidArgument, NaruError
+from naru.cli.table import NotATemplate, filters, print_value
+from naru.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+_PREFIX = "template parsing error: "
 
 
 def run(call: Call) -> None:
@@ -36,15 +38,9 @@ def _print_by_template(event: dict[str, Any], form: str) -> None:
     from naru.cli.documents import document
 
     try:
-        print_value(document("Event", event, kind="*events.Message"), form, prefix="Error parsing format: ")
+        print_value(document("Event", event, kind="*events.Message"), form)
     except InvalidArgument as error:
-        raise _WrongFormat(str(error)) from None
-
-
-class _WrongFormat(NaruError):
-    """An error whose exit code is that of sysexits' EX_USAGE, as in Docker's CLI."""
-
-    exit_code = 64
+        raise NotATemplate(f"Error parsing format: {str(error).removeprefix(_PREFIX)}") from None
 
 
 def line(event: dict[str, Any]) -> str:

@@ -57,6 +57,9 @@ def write_out(response: Response, path: str) -> None:
             while data := response.some(_CHUNK_BYTES):
                 device.write(data)
         return
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        raise InvalidArgument(f"failed to save image: invalid output path: stat {directory}: no such file or directory")
     temporary = os.path.join(os.path.dirname(path) or ".", f".{os.path.basename(path)}.{os.getpid()}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -7,7 +7,7 @@ import json
 from naru.cli.command import Call, Command, complain
 from naru.cli.documents import document
 from naru.cli.flags import BOOL, STRING, Flag
-from naru.cli.table import rendered
+from naru.cli.table import parsed, rendered
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument, NaruError, NotFound
 
@@ -27,6 +27,8 @@ _OF_SWARM = ("config", "node", "plugin", "secret", "service", "task")  # the oth
 def run(call: Call) -> int:
     """Print a JSON list, or each by the template; what was not found is reported after."""
     form, asked = call.flags.text("format"), _asked(call)
+    if form:
+        parsed(form)  # before anything is asked for
     found: list[tuple[str, Any]] = []
     failed: list[str] = []
     for name in call.arguments:

@@ -58,7 +58,7 @@ def rename(call: Call) -> None:
     """Give a container another name."""
     old, new = (argument.strip() for argument in call.arguments)
     if not old or not new:
-        raise InvalidArgument("neither old nor new names may be empty")
+        raise InvalidArgument("Error: Neither old nor new names may be empty")
     try:
         call.client.post(f"/containers/{quoted(old)}/rename", {"name": new})
     except NaruError as error:

@@ -58,10 +58,8 @@ def logout(call: Call) -> None:
     """Forget the credential."""
     server = _server(call)
     shown = server if call.arguments else DOCKER_HUB
-    if call.config.forget(server):
-        print(f"Removing login credentials for {shown}")
-    else:
-        print(f"Not logged in to {shown}")
+    print(f"Removing login credentials for {shown}")
+    call.config.forget(server)
 
 
 def _server(call: Call) -> str:

@@ -7,6 +7,7 @@ from naru.cli.command import Call, Command
 from naru.cli.flags import STRING, Flag
 from naru.cli.session import Frames, to_standard_streams, write_all
 from naru.client.connection import quoted
+from naru.errors import InvalidArgument
 
 
 def run(call: Call) -> int:
@@ -24,6 +25,10 @@ def run(call: Call) -> int:
         "until": units.timestamp(flags.text("until")),
         "tail": flags.text("tail"),
     }
+    for name in ("since", "until"):
+        if query[name] and not str(query[name]).replace(".", "", 1).isdigit():
+            asked = flags.text(name)
+            raise InvalidArgument(f'invalid value for "{name}": failed to parse value as time or duration: "{asked}"')
     frames = Frames(to_standard_streams)
     with call.client.open("GET", f"{path}/logs", query) as response:
         while data := response.some():

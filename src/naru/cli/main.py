@@ -66,6 +66,10 @@ def _dispatch(given: list[str]) -> int:
     if words and words[0] == "help":
         values.set("help", True)
         words = words[1:]
+        known = commands.find(words)
+        if words and not (known and known[2] == len(words)) and " ".join(words) not in commands.NOUNS:
+            complain(f"unknown help topic: {' '.join(words)}")
+            return 1
     if not words:
         from naru.cli import help
 
@@ -139,18 +143,26 @@ def _address(globals_: Values, context: str, directory: str) -> Address:
             return ContextStore(directory).address(context)
         except NotFound as error:
             raise NotFound(f"Failed to initialize: unable to resolve docker endpoint: {error}") from None
+    try:
+        return _default_address(globals_)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"Failed to initialize: unable to resolve docker endpoint: {error}") from None
+
+
+def _default_address(globals_: Values) -> Address:
     hosts = globals_.many("host")
     if len(hosts) > 1:
-        raise UsageError("Specify only one -H")
+        raise InvalidArgument("Specify only one -H")
     tls = None
     if any(globals_.given(name) for name in ("tls", "tlsverify", "tlscacert", "tlscert", "tlskey")):
         tls = tls_files(os.environ, is_verified=globals_.on("tlsverify"))
         tls.authority = globals_.text("tlscacert") or tls.authority
         tls.certificate = globals_.text("tlscert") or tls.certificate
         tls.key = globals_.text("tlskey") or tls.key
-        for name in ("tlscert", "tlskey"):
-            if globals_.given(name) and not os.path.exists(globals_.text(name)):
-                raise UsageError(f"open {globals_.text(name)}: no such file or directory")
+        needed = [globals_.text(name) for name in ("tlscert", "tlskey") if globals_.given(name)]
+        for path in [*needed, *([tls.authority] if tls.is_verified else [])]:
+            if not os.path.exists(path):
+                raise InvalidArgument(f"open {path}: no such file or directory")
     return resolve(hosts[0] if hosts else "", os.environ, tls)
 
 
@@ -173,7 +185,8 @@ def _not_found(words: Sequence[str], *, asks_help: bool) -> int:
     if noun and (not verbs or asks_help):
         from naru.cli import help
 
-        print(help.noun(noun))
+        text = help.noun(noun)
+        print(text) if asks_help or len(words) > 1 else complain(text)
         return 0
     name = " ".join(words[: 2 if noun else 1])
     usage = f"Usage:  naru {noun}\n\n" if noun else ""

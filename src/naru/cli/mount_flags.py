@@ -46,7 +46,7 @@ def devices(specs: Sequence[str]) -> list[dict[str, str]]:
     for spec in specs:
         parts = spec.split(":")
         if len(parts) > 3 or not parts[0]:
-            raise InvalidArgument(f"invalid device specification: {spec}")
+            raise InvalidArgument(f"bad format for path: {spec}")
         target, mode = parts[0], "rwm"
         if len(parts) == 3:
             target, mode = parts[1] or target, parts[2]

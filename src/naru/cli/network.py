@@ -102,22 +102,24 @@ def _pools(call: Call) -> list[dict[str, Any]]:
 
     flags = call.flags
     pools: list[dict[str, Any]] = [{"Subnet": subnet} for subnet in flags.many("subnet")]
+    if not any(flags.given(name) for name in ("ip-range", "gateway", "aux-address")):
+        return pools  # the daemon says what is wrong with a subnet
     try:
         nets = [ip_network(pool["Subnet"], strict=False) for pool in pools]
 
-        def holder(text: str) -> dict[str, Any]:
+        def holder(kind: str, text: str) -> dict[str, Any]:
             address = ip_address(text.partition("/")[0])
             for pool, net in zip(pools, nets, strict=True):
                 if address in net:
                     return pool
-            raise InvalidArgument(f"no matching subnet for {text}")
+            raise InvalidArgument(f"no matching subnet for {kind} {text}")
 
         for value in flags.many("ip-range"):
-            holder(value)["IPRange"] = value
+            holder("range", value)["IPRange"] = value
         for value in flags.many("gateway"):
-            holder(value)["Gateway"] = value
+            holder("gateway", value)["Gateway"] = value
         for name, value in flags.map("aux-address").items():
-            holder(value).setdefault("AuxiliaryAddresses", {})[name] = value
+            holder("aux-address", value).setdefault("AuxiliaryAddresses", {})[name] = value
     except ValueError as error:
         raise InvalidArgument(f"invalid address: {error}") from None
     return pools
@@ -125,11 +127,16 @@ def _pools(call: Call) -> list[dict[str, Any]]:
 
 def remove(call: Call) -> int:
     """Remove networks."""
-    return each(
-        call,
-        lambda name: call.client.delete(f"/networks/{quoted(name)}"),
-        forgive=NotFound if call.flags.on("force") else None,
-    )
+    is_forced = call.flags.on("force")
+
+    def act(name: str) -> None:
+        try:
+            call.client.delete(f"/networks/{quoted(name)}")
+        except NotFound:
+            if not is_forced:
+                raise
+
+    return each(call, act)
 
 
 def connect(call: Call) -> None:

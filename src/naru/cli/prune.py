@@ -21,7 +21,7 @@ def run(call: Call) -> None:
     """Ask, remove, and say what is gone."""
     noun = call.command.path.split()[0]
     flags = call.flags
-    chosen = filters(flags.many("filter")) or {}
+    chosen = filters(flags.many("filter"), "--filter") or {}
     has_all = any(flag.long == "all" for flag in call.command.flags) and flags.on("all")
     nouns = [noun]
     if noun == "system":
@@ -68,7 +68,7 @@ def prune_builder(call: Call) -> None:
     has_all = flags.on("all")
     query = {
         "all": has_all,
-        "filters": filters(flags.many("filter")),
+        "filters": filters(flags.many("filter"), "--filter"),
         "keep-storage": flags.number("keep-storage") or None,
     }
     what = "build cache" if has_all else "dangling build cache"

@@ -7,8 +7,14 @@ from naru.errors import InvalidArgument
 DEFAULT_REGISTRY = "docker.io"
 
 
-def _is_tag(text: str) -> bool:
-    return all(char.isalnum() or char in "_.-:" for char in text)
+def _is_tag(text: str, *, is_digest: bool) -> bool:
+    return all(char.isalnum() or char in ("_.-:" if is_digest else "_.-") for char in text)
+
+
+def is_id(name: str) -> bool:
+    """True for what is an image's ID, or the beginning of one, and no name."""
+    bare = name.removeprefix("sha256:")
+    return bool(bare) and (bare != name or len(bare) == 64) and all(char in "0123456789abcdef" for char in bare)
 
 
 def split(name: str) -> tuple[str, str]:
@@ -31,7 +37,7 @@ def familiar(name: str) -> str:
 def tagged(name: str) -> str:
     """Return the familiar name with a tag or digest: `redis` is `redis:latest`. InvalidArgument: not a name."""
     repository, tag = split(name)
-    if not repository or any(char.isspace() for char in name) or not _is_tag(tag):
+    if not repository or any(char.isspace() for char in name) or not _is_tag(tag, is_digest="@" in name):
         raise InvalidArgument("invalid reference format")
     path = repository.removeprefix(f"{registry(repository)}/")
     if path != path.lower():

@@ -60,8 +60,7 @@ def create(call: Call) -> None:
     """Create a container and print its ID."""
     with _Reported(call.name, 125):
         request = _request(call)
-    with _Reported(call.name, 1):
-        print(_create(call, request))
+    print(_create(call, request))
 
 
 def run(call: Call) -> int:
@@ -102,6 +101,8 @@ def run(call: Call) -> int:
 def _request(call: Call) -> dict[str, Any]:
     """Return the request that the flags and the user's settings make."""
     check_trust(call)
+    if not reference.is_id(call.arguments[0]):
+        reference.tagged(call.arguments[0])
     proxies = call.config.proxies(call.address.text)
     request = create_request(call.flags, call.arguments[0], call.arguments[1:], call.environment, proxies)
     if call.flags.on("use-api-socket"):

@@ -64,7 +64,7 @@ def run(call: Call) -> None:
         if form in ("", "table"):
             _print_each(usage)
         else:
-            print_value(_things(usage), form, prefix="failed to execute template: ")
+            print_value(_things(usage), form, prefix="template parsing error: ")
         return
     print_rows(_rows(call.client.get("/system/df")), _HEADERS, list(_HEADERS), form, raw=_RAW)
 
@@ -121,7 +121,7 @@ def _things(usage: dict[str, Any]) -> dict[str, list[Row]]:
         "Images": [
             image for sent in usage.get("Images") or () for image in image_rows(_first_name(sent), is_whole=True)
         ],
-        "Containers": [container_row(sent, is_whole=True) for sent in usage.get("Containers") or ()],
+        "Containers": [container_row(_own_size(sent), is_whole=True) for sent in usage.get("Containers") or ()],
         "Volumes": [volume_row(sent) for sent in usage.get("Volumes") or ()],
         "BuildCache": [_cache_row(sent) for sent in caches],
     }
@@ -129,6 +129,10 @@ def _things(usage: dict[str, Any]) -> dict[str, list[Row]]:
 
 def _first_name(image: dict[str, Any]) -> dict[str, Any]:
     return {**image, "RepoTags": (image.get("RepoTags") or [])[:1]}
+
+
+def _own_size(container: dict[str, Any]) -> dict[str, Any]:
+    return {**container, "SizeRootFs": 0}
 
 
 def _cache_row(item: dict[str, Any]) -> Row:
@@ -154,7 +158,7 @@ def _cache_row(item: dict[str, Any]) -> Row:
 def _print_each(usage: dict[str, Any]) -> None:
     """Print the things in tables, IDs and commands shortened."""
     things = _things(usage)
-    things["Containers"] = [container_row(sent, is_whole=False) for sent in usage.get("Containers") or ()]
+    things["Containers"] = [container_row(_own_size(sent), is_whole=False) for sent in usage.get("Containers") or ()]
     for image in things["Images"]:
         image["ID"] = short_id(str(image["ID"]))
     for cache in things["BuildCache"]:

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from naru.cli.template import Template
     from naru.cli.template_values import Row
 
 _LEAST_WIDTH = 10
@@ -89,7 +90,7 @@ def print_rows(
 def _print_raw(rows: Sequence[Row], fields: Mapping[str, str], *, is_short: bool) -> None:
     for row in rows:
         for label, field in fields.items():
-            print(f"{label}: {row.cell(field)}")
+            print(f"{label}: {row.cell(field)}".rstrip())
         if not is_short:
             print()
 
@@ -100,25 +101,39 @@ def print_value(value: Any, form: str, *, prefix: str = "template parsing error:
 
 
 def rendered(value: Any, form: str, *, prefix: str = "template parsing error: ") -> str:
-    """Return one document as a template shows it. InvalidArgument: the template is wrong, or does not fit it."""
-    from naru.cli.template import Template, TemplateError
+    """Return one document as a template shows it. NotATemplate; InvalidArgument: it does not fit the document."""
+    from naru.cli.template import TemplateError
 
-    form = form.replace("\\t", "\t").replace("\\n", "\n")
+    template = parsed("{{json .}}" if form == "json" else form)
     try:
-        return Template("{{json .}}" if form == "json" else form).render(value)
+        return template.render(value)
     except TemplateError as error:
         raise InvalidArgument(f"{prefix}{error}") from None
 
 
-def filters(given: Sequence[str]) -> dict[str, dict[str, bool]] | None:
-    """Return `--filter` values as the API takes them. InvalidArgument: one is not `name=value`."""
+def parsed(form: str) -> Template:
+    """Return the template of one document. NotATemplate: it cannot be parsed."""
+    from naru.cli.template import Template, TemplateError
+
+    try:
+        return Template(form.replace("\\t", "\t").replace("\\n", "\n"))
+    except TemplateError as error:
+        raise NotATemplate(f"template parsing error: {error}") from None
+
+
+class NotATemplate(InvalidArgument):
+    """A document's --format cannot be parsed; the exit code is Docker's for this."""
+
+    exit_code = 64
+
+
+def filters(given: Sequence[str], label: str = "-f, --filter") -> dict[str, dict[str, bool]] | None:
+    """Return the values of the flag `label` as the API takes filters. UsageError: one is not `name=value`."""
     found: dict[str, dict[str, bool]] = {}
     for one in given:
         name, equals, value = one.partition("=")
         if not equals:
-            raise UsageError(
-                f'invalid argument "{one}" for "-f, --filter" flag: bad format of filter (expected name=value)'
-            )
+            raise UsageError(f'invalid argument "{one}" for "{label}" flag: bad format of filter (expected name=value)')
         found.setdefault(name.strip().lower(), {})[value.strip()] = True
     return found or None
 

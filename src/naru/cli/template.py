@@ -335,10 +335,16 @@ def _fields(base: Evaluate, path: str, column: int) -> Evaluate:
 
     def evaluate(scope: Scope) -> Any:
         value = base(scope)
+        before = ""
         for name in names:
             if callable(value):
                 value = value()
+            if value is NIL:
+                raise TemplateError(
+                    f'template: :1:{column}: executing "" at <{path}>: map has no entry for key "{before}"'
+                )
             value = _field(_present(value), name, path, column)
+            before = name
         return value
 
     return evaluate
@@ -357,8 +363,6 @@ def _field(value: Any, name: str, path: str, column: int) -> Any:
         if isinstance(value, Texts):
             return None
         return Missing(f'{where}map has no entry for key "{name}"')
-    if value is NIL:
-        raise TemplateError(f"{where}nil pointer evaluating {path.rpartition('.')[0] or path}.{name}")
     if value is None:
         return Missing(f'{where}nil data; no entry for key "{name}"')
     raise TemplateError(f"{where}can't evaluate field {name} in type {_go_type(value)}")

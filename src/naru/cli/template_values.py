@@ -73,6 +73,18 @@ class Duration(int):
     """Nanoseconds that print as a duration."""
 
 
+class Time(str):
+    """A time of RFC 3339, the end of whose fraction is cut of zeros; prints as Go's times do."""
+
+    def __new__(cls, text: str = "0001-01-01T00:00:00Z") -> Time:
+        head, _, rest = text.partition(".")
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+        fraction = digits.rstrip("0")
+        return super().__new__(
+            cls, f"{head}.{fraction}{rest[len(digits) :]}" if fraction else head + rest[len(digits) :]
+        )
+
+
 class Missing:
     """What a map has no entry for: false where that is asked, an error where it is shown or looked into."""
 
@@ -87,6 +99,10 @@ class Missing:
 
 def go_text(value: Any) -> str:
     """Return the value as Go prints it: `true`, `[a b]`, `map[k:v]`, `{v w}`, `<nil>`."""
+    if isinstance(value, Time):
+        from naru.cli.units import exact_time
+
+        return exact_time(value)
     if isinstance(value, str):
         return value
     if value is None or value is NIL:

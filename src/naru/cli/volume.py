@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from naru.cli import environment, units
 from naru.cli.command import Call, Command, each
-from naru.cli.flags import BOOL, BYTES, LIST, MAP, STRING, Flag, UsageError
+from naru.cli.flags import BOOL, BYTES, LIST, MAP, STRING, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows
 from naru.cli.template_values import Row
@@ -86,7 +86,7 @@ def create(call: Call) -> None:
     """Create a volume and print its name."""
     flags = call.flags
     if call.arguments and flags.given("name"):
-        raise UsageError(
+        raise InvalidArgument(
             "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
         )
     request: dict[str, Any] = {

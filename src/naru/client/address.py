@@ -101,7 +101,7 @@ def resolve(asked: str, environment: Mapping[str, str] = os.environ, tls: Tls | 
     if scheme in ("npipe", "fd"):
         raise Unsupported(f"{scheme}:// addresses are not supported: {text}")
     if scheme not in ("tcp", "http", "https"):
-        raise InvalidArgument(f"unable to parse docker host `{text}`")
+        raise InvalidArgument(f"invalid bind address format: {text}")
     secured = tls or tls_from(environment)
     if secured is None and scheme == "https":
         secured = tls_files(environment, is_verified=True)
