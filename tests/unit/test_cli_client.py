@@ -190,5 +190,5 @@ def test_addresses(text: str, environment: dict[str, str], expected: tuple[str, 
 
 @pytest.mark.parametrize("text", ["foo://x", "tcp://h:x", "tcp://a:b:c"])
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="unable to parse docker host|invalid bind address format"):
+    with pytest.raises(InvalidArgument, match=r"unable to parse docker host|invalid bind address format"):
         resolve(text, {})

@@ -82,7 +82,7 @@ def list_(call: Call) -> None:
         rows.append(
             ContextRow(
                 Name=name,
-                Description=shortened(description, 60),
+                Description=description,
                 DockerEndpoint=host,
                 Error=shortened(error, 45),
                 Current=name == current,
@@ -169,12 +169,11 @@ def _endpoint(call: Call, verb: str) -> tuple[dict[str, Any], dict[str, bytes]]:
                 raise InvalidArgument(f"unrecognized config key: {key}")
         if "from" in options:
             source = _get(call, options["from"])
-            endpoint, tls = source.endpoint, source.tls
-        else:
-            endpoint, tls = ({"Host": options["host"]} if options.get("host") else {}), {}
+            return source.endpoint, source.tls
+        endpoint: dict[str, Any] = {"Host": options["host"]} if options.get("host") else {}
         skips = options.get("skip-tls-verify", "").lower()
-        endpoint["SkipTLSVerify"] = skips in ("1", "t", "true") or bool(not skips and endpoint.get("SkipTLSVerify"))
-        tls |= {one: _read(options[one]) for one in TLS_FILES if options.get(one)}
+        endpoint["SkipTLSVerify"] = skips in ("1", "t", "true")
+        tls = {one: _read(options[one]) for one in TLS_FILES if options.get(one)}
         _check(endpoint, options)
     except NaruError as error:
         raise InvalidArgument(f"unable to {verb} docker endpoint config: {error}") from None

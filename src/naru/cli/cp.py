@@ -171,6 +171,8 @@ def _set_attributes(path: str, member: tarfile.TarInfo, *, keep_owner: bool) -> 
 
 
 def _copy_in(call: Call, source: str, container: str, path: str) -> None:
+    if source != "-" and not os.path.lexists(source):
+        raise InvalidArgument(f"lstat {os.path.abspath(source)}: no such file or directory")
     found = _stat(call, container, path)
     if found and found["mode"] & _GO_MODE_LINK and found.get("linkTarget"):
         path = os.path.join(os.path.dirname(path.rstrip("/")), found["linkTarget"])
@@ -185,8 +187,6 @@ def _copy_in(call: Call, source: str, container: str, path: str) -> None:
         body: Any = sys.stdin.buffer
         call.client.open("PUT", archive_path, query | {"path": path}, body=body, headers=headers).read()
         return
-    if not os.path.lexists(source):
-        raise InvalidArgument(f"lstat {os.path.abspath(source)}: no such file or directory")
     directory, name = _target_inside(source, path, exists=found is not None, is_directory=is_directory)
     follow = call.flags.on("follow-link") or source.endswith("/")
     body = stream(lambda archive: _pack(archive, source, name, follow=follow))

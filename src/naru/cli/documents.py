@@ -82,10 +82,12 @@ _DOCUMENTS = {
     " CPUSet! PidsLimit! IPv4Forwarding! Debug! NFd# OomKillDisable! NGoroutines# SystemTime LoggingDriver"
     " CgroupDriver CgroupVersion? NEventsListener# KernelVersion OperatingSystem OSVersion OSType Architecture"
     " IndexServerAddress RegistryConfig() NCPU# MemTotal# GenericResources[] DockerRootDir HttpProxy HttpsProxy"
-    " NoProxy Name Labels[] ExperimentalBuild! ServerVersion Runtimes() DefaultRuntime Swarm() LiveRestoreEnabled!"
+    " NoProxy Name Labels[] ExperimentalBuild! ServerVersion Runtimes() DefaultRuntime Swarm:Swarm LiveRestoreEnabled!"
     " Isolation InitBinary ContainerdCommit() RuncCommit() InitCommit() SecurityOptions[] ProductLicense?"
     " DefaultAddressPools[]? FirewallBackend*? DiscoveredDevices[]? CDISpecDirs[] Containerd*? Warnings[]"
     " ClientInfo:ClientInfo",
+    "Swarm": "NodeID NodeAddr LocalNodeState ControlAvailable! Error RemoteManagers[] Nodes#? Managers#? Cluster*?"
+    " Warnings[]?",
     "Plugins": "Volume[] Network[] Authorization[] Log[]",
     "ClientInfo": "Debug! Version DefaultAPIVersion GitCommit GoVersion Os Arch BuildTime Context Plugins[] Warnings[]",
 }

@@ -145,7 +145,7 @@ def history(call: Call) -> None:
         identifier = item["Id"] if is_whole or item["Id"] == "<missing>" else short_id(item["Id"])
         command = " ".join((item["CreatedBy"] or "").replace("\t", " ").split(" "))
         since = units.ago(created) if item["Created"] > 0 else "N/A"
-        at = created.astimezone().isoformat(timespec="seconds").replace("+00:00", "Z") if item["Created"] > 0 else ""
+        at = created.astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
         rows.append(
             HistoryRow(
                 ID=identifier,

@@ -67,8 +67,9 @@ def _dispatch(given: list[str]) -> int:
         values.set("help", True)
         words = words[1:]
         known = commands.find(words)
-        if words and not (known and known[2] == len(words)) and " ".join(words) not in commands.NOUNS:
-            complain(f"unknown help topic: {' '.join(words)}")
+        rest = words[known[2] :] if known else words
+        if rest and " ".join(words) not in commands.NOUNS:
+            complain(f"unknown help topic: {' '.join(rest)}")
             return 1
     if not words:
         from naru.cli import help

@@ -135,8 +135,10 @@ def remove(call: Call) -> int:
         except NotFound:
             if not is_forced:
                 raise
+        else:
+            print(name, flush=True)
 
-    return each(call, act)
+    return each(call, act, echo=False)
 
 
 def connect(call: Call) -> None:
