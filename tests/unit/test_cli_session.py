@@ -69,11 +69,16 @@ def test_a_pull_is_told_in_lines_without_its_bars(capfd: pytest.CaptureFixture[s
 
 def test_that_no_registry_answers_is_told_on_stderr_even_if_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     notice: dict[str, Any] = {"status": "docker.io cannot be reached"}
-    show([notice, *_PULL], to_stderr=False)
+    show([notice, *_PULL], to_stderr=False, is_pull=True)
     out, err = capfd.readouterr()
     assert (out, err.splitlines()[0]) == ("", "docker.io cannot be reached")
-    show([notice, *_PULL], to_stderr=False, is_quiet=True)
+    show([notice, *_PULL], to_stderr=False, is_quiet=True, is_pull=True)
     assert capfd.readouterr() == ("", "docker.io cannot be reached\n")
+
+
+def test_what_a_push_says_first_is_no_notice(capfd: pytest.CaptureFixture[str]) -> None:
+    show([{"status": "The push refers to repository [a/b]"}], to_stderr=False)
+    assert capfd.readouterr() == ("The push refers to repository [a/b]\n", "")
 
 
 def test_an_error_in_the_stream_ends_it() -> None:

@@ -60,7 +60,7 @@ def _row(network: dict[str, Any], *, is_whole: bool) -> NetworkRow:
         Name=network["Name"],
         Driver=network["Driver"],
         Scope=network["Scope"],
-        IPv4=yes(network.get("EnableIPv4", True)),
+        IPv4=yes(network.get("EnableIPv4")),
         IPv6=yes(network.get("EnableIPv6")),
         Internal=yes(network.get("Internal")),
         Labels=",".join(f"{name}={value}" for name, value in labels.items()),
@@ -75,6 +75,7 @@ def create(call: Call) -> None:
     flags = call.flags
     request: dict[str, Any] = {
         "Name": call.arguments[0],
+        "CheckDuplicate": True,  # daemons before API 1.44 would make a second one of the same name
         "Driver": flags.text("driver"),
         "Options": flags.map("opt"),
         "IPAM": {"Driver": flags.text("ipam-driver"), "Options": flags.map("ipam-opt"), "Config": _pools(call)},

@@ -22,17 +22,17 @@ def show(
     *,
     to_stderr: bool,
     is_quiet: bool = False,
-    may_begin_with_notice: bool = True,
+    is_pull: bool = False,
     on_aux: Callable[[Message], None] | None = None,
 ) -> None:
     """Show the messages to their end. NaruError: one of them is an error.
 
-    A status without an id before anything else is a notice, but at a push: the image will not come from where it was
-    asked for (our daemon makes official images itself where no registry answers). It goes to stderr even if quiet,
-    and all that follows with it, so that stdout is the same either way.
+    Of a pull, a status without an id before anything else is a notice: the image will not come from where it was asked
+    for (our daemon makes official images itself where no registry answers). It goes to stderr even if quiet, and all
+    that follows with it, so that stdout is the same either way.
     """
     first, messages = _peeked(iter(messages))
-    is_notice = may_begin_with_notice and bool(first.get("status")) and not first.get("id")
+    is_notice = is_pull and bool(first.get("status")) and not first.get("id")
     out = sys.stderr if to_stderr or is_notice else sys.stdout
     if is_quiet:
         for message in messages:

@@ -24,7 +24,7 @@ def pull_image(
         {"fromImage": repository, "tag": tag, "platform": platform},
         headers={"X-Registry-Auth": encoded(credential)} if credential else None,
     )
-    show(messages, to_stderr=to_stderr, is_quiet=is_quiet)
+    show(messages, to_stderr=to_stderr, is_quiet=is_quiet, is_pull=True)
 
 
 def pull(call: Call) -> None:
@@ -65,7 +65,7 @@ def push(call: Call) -> None:
         {"tag": "" if flags.on("all-tags") else tag, "platform": flags.text("platform")},
         headers={"X-Registry-Auth": encoded(call.config.credentials(registry))},
     )
-    show(messages, to_stderr=False, is_quiet=flags.on("quiet"), may_begin_with_notice=False)
+    show(messages, to_stderr=False, is_quiet=flags.on("quiet"))
     if flags.on("quiet"):
         print(_canonical(reference.tagged(name)))
 

@@ -27,6 +27,9 @@ def version(call: Call) -> int:
     server: dict[str, Any] | None = None
     try:
         server = call.client.get("/version")
+        for details in [server, *(component.get("Details") or {} for component in server.get("Components") or ())]:
+            if details.get("BuildTime"):
+                details["BuildTime"] = units.calendar_time(details["BuildTime"])
     except NaruError as error:
         failure = error
     newest = f"{API_VERSION[0]}.{API_VERSION[1]}"

@@ -153,6 +153,14 @@ def exact_time(text: str) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}{'.' if fraction else ''}{fraction} {moment:%z} {zone}"
 
 
+def calendar_time(text: str) -> str:
+    """Return an RFC 3339 time as `Thu May  7 21:09:36 2026`; what is none as it is."""
+    try:
+        return f"{parse_time(text):%a %b %e %H:%M:%S %Y}"
+    except ValueError:
+        return text
+
+
 def timestamp(text: str, now: float | None = None) -> str:
     """Return `--since`/`--until` for the API: seconds since 1970 from a duration ago, a local time, or such seconds.
 
