@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from naru.cli.command import Call, Command, complain
-from naru.cli.documents import document
 from naru.cli.flags import BOOL, STRING, Flag
 from naru.cli.table import parsed, rendered
 from naru.client.connection import quoted
@@ -37,6 +36,8 @@ def run(call: Call) -> int:
         except NaruError as error:
             failed.append(str(error))
     if form and form != "json":
+        from naru.cli.documents import document
+
         texts = []
         for noun, sent in found:
             try:

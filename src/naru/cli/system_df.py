@@ -144,15 +144,19 @@ def _cache_row(item: dict[str, Any]) -> Row:
         Parent=item.get("Parent", ""),
         CacheType=item["Type"],
         Size=units.human_size(item["Size"], 3),
-        CreatedAt=item.get("CreatedAt", ""),
+        CreatedAt=_exact(item.get("CreatedAt")),
         CreatedSince=times["CreatedAt"],
-        LastUsedAt=item.get("LastUsedAt", ""),
+        LastUsedAt=_exact(item.get("LastUsedAt")),
         LastUsedSince=times["LastUsedAt"],
         UsageCount=str(item["UsageCount"]),
         InUse=yes(item.get("InUse")),
         Shared=yes(item.get("Shared")),
         Description=item.get("Description", ""),
     )
+
+
+def _exact(time: str | None) -> str:
+    return units.exact_time(time) if time else ""
 
 
 def _print_each(usage: dict[str, Any]) -> None:
@@ -162,7 +166,7 @@ def _print_each(usage: dict[str, Any]) -> None:
     for image in things["Images"]:
         image["ID"] = short_id(str(image["ID"]))
     for cache in things["BuildCache"]:
-        cache["ID"] = str(cache["ID"])[:12]
+        cache["ID"] = short_id(str(cache["ID"])) + ("*" if cache["InUse"] == "true" else "")
     total = sum(item["Size"] for item in usage.get("BuildCache") or () if not item.get("Shared"))
     titles = {
         "Images": "Images space usage:",

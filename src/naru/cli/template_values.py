@@ -128,7 +128,14 @@ def go_text(value: Any) -> str:
 def go_json(value: Any) -> str:
     """Return the value as Go encodes it, without spaces; rows sorted and with HTML's signs escaped, as Docker's are."""
     text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
-    return escaped(text) if isinstance(value, Row) else text
+    return escaped(text) if _has_rows(value) else text
+
+
+def _has_rows(value: Any) -> bool:
+    if isinstance(value, Row):
+        return True
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return any(_has_rows(one) for one in inner if isinstance(one, (Mapping, list)))
 
 
 def escaped(text: str) -> str:
