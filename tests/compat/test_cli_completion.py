@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from daemon import Daemon
-
-import naru
+from programs import NARU
 
 Complete = Callable[[str], list[str]]
 
@@ -48,7 +46,7 @@ def _shell(names: Daemon, tmp_path: Path, shell: str, script: str) -> Complete:
     if shutil.which(shell) is None:
         pytest.skip(f"needs {shell} (libexec/install-test-peers)")
     program = tmp_path / "naru"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {Path(naru.__file__).parent}/cli/__main__.py "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {" ".join(NARU)} "$@"\n')
     program.chmod(0o755)
     env = names.client_env | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DUMP": f"{tmp_path}/dump", "TERM": "xterm"}
 

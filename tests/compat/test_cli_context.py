@@ -6,16 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from daemon import Daemon
+from programs import DOCKER, NARU, beside_docker
 
-import naru
-
-NARU = [sys.executable, "-I", "-S", str(Path(naru.__file__).parent / "cli/__main__.py")]
 _SSH = '#!/bin/sh\necho "$*" >>"$SSH_LOG"\nwhile [ "$1" != -- ]; do shift; done\nshift 2\nexec sh -c "$*"\n'
 
 Run = Callable[..., tuple[int, str, str]]
@@ -42,7 +39,7 @@ def _runner(program: list[str], directory: Path, **environ: str) -> Run:
 @pytest.fixture
 def docker(tmp_path: Path) -> Run:
     (tmp_path / "docker").mkdir()
-    return _runner(["docker"], tmp_path / "docker")
+    return _runner(DOCKER, tmp_path / "docker")
 
 
 @pytest.fixture
@@ -91,13 +88,14 @@ _STEPS = [
 ]
 
 
+@beside_docker
 def test_contexts_are_managed_as_with_docker(docker: Run, ours: Run) -> None:
     outcomes = {step: (docker(*step.split()), ours(*step.split())) for step in _STEPS}
     assert {step: mine for step, (_, mine) in outcomes.items()} == {step: real for step, (real, _) in outcomes.items()}
 
 
 def test_each_program_uses_the_contexts_of_the_other(shared_narud: Daemon, tmp_path: Path) -> None:
-    docker, ours = _runner(["docker"], tmp_path), _runner(NARU, tmp_path)
+    docker, ours = _runner(DOCKER, tmp_path), _runner(NARU, tmp_path)
     assert docker("context", "create", "theirs", "--docker", f"host={shared_narud.host}")[0] == 0
     assert ours("context", "create", "mine", "--docker", f"host={shared_narud.host}")[0] == 0
     version = ("version", "--format", "{{.Server.Platform.Name}} {{.Client.Context}}")
@@ -108,6 +106,7 @@ def test_each_program_uses_the_contexts_of_the_other(shared_narud: Daemon, tmp_p
     assert ours(*version)[1] == "naru theirs\n"
 
 
+@beside_docker
 def test_the_tables_of_both_programs_are_alike(docker: Run, ours: Run) -> None:
     host = {"DOCKER_HOST": "unix:///some.sock"}
     for run in (docker, ours):

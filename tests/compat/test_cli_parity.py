@@ -9,17 +9,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
-import naru
+from programs import DOCKER, NARU, beside_docker
 
-NARU = [sys.executable, "-I", "-S", str(Path(naru.__file__).parent / "cli/__main__.py")]
-DOCKER = ["docker"]
+pytestmark = beside_docker
 
 # Nouns of Docker's CLI that belong to others or to nobody: Swarm, plugins of the engine, content trust, what buildx,
 # compose and BuildKit bring with them.

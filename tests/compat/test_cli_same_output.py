@@ -6,16 +6,15 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from daemon import Daemon, Done
+from programs import DOCKER, NARU, beside_docker
 
-import naru
+pytestmark = beside_docker
 
-NARU = [sys.executable, "-I", "-S", str(Path(naru.__file__).parent / "cli/__main__.py")]
 # How long ago something was may change between the two programs' calls; the programs' names may differ
 _AGES = re.compile(r"(Less than a second|About a minute|About an hour|\d+ (second|minute|hour)s?)( ago)? *")
 
@@ -50,7 +49,7 @@ def both(site: Daemon) -> Both:
 
     def run(line: str) -> tuple[Done, Done]:
         arguments = shlex.split(line)
-        docker, ours = (_run([*program, *arguments], site.client_env) for program in (["docker"], NARU))
+        docker, ours = (_run([*program, *arguments], site.client_env) for program in (DOCKER, NARU))
         return docker, ours
 
     return run

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from naru.cli import commands
+from naru.cli.command import Call
 from naru.cli.config_file import ConfigFile
 from naru.cli.documents import document
 from naru.cli.environment import with_proxies
@@ -16,6 +17,7 @@ from naru.cli.flags import UsageError, Values
 from naru.cli.manual import with_commands
 from naru.cli.template import Template, TemplateError
 from naru.cli.template_values import go_duration
+from naru.client.address import resolve
 
 CONTAINER = {
     "Id": "abc",
@@ -118,3 +120,29 @@ def test_proxies_and_headers_come_from_the_settings(tmp_path: Path) -> None:
     assert config.proxies("tcp://far") == {"ALL_PROXY": "socks://q", "all_proxy": "socks://q"}
     assert config.headers() == {"X-Me": "1"}
     assert with_proxies(["HTTP_PROXY=mine"], config.proxies("x")) == ["HTTP_PROXY=mine", "http_proxy=http://p"]
+
+
+def test_the_settings_and_the_environment_reach_every_request(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"HttpHeaders": {"X-Me": "1"}}))
+    command = commands.load("container ls")
+
+    def headers(environment: dict[str, str]) -> dict[str, str]:
+        call = Call(
+            command,
+            name="ps",
+            flags=Values(command.flags),
+            arguments=[],
+            context=lambda _: "default",
+            address=lambda _: resolve("unix:///nowhere", {}),
+            config_directory=str(tmp_path),
+            environment=environment,
+        )
+        return call.connect().headers
+
+    assert headers({}) == {"X-Me": "1"}
+    assert headers({"DOCKER_CUSTOM_HEADERS": 'a=b,"c=d,e"'}) == {"a": "b", "c": "d,e"}
+
+
+def test_filters_of_the_settings_go_with_every_prune(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"pruneFilters": ["label!=keep"]}))
+    assert ConfigFile(str(tmp_path)).prune_filters() == ["label!=keep"]

@@ -9,7 +9,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 
-from naru.cli import environment, reference
+from naru.cli import environment, reference, units
 from naru.cli.command import Call, Command
 from naru.cli.content_trust import CONTENT_TRUST, check_trust
 from naru.cli.create_request import ulimit
@@ -54,6 +54,8 @@ def run(call: Call) -> int:
     body = context.body
     if body is not None and flags.on("compress"):
         body = _compressed(body)
+    if body is not None and not flags.on("quiet"):
+        body = _told(body)
     messages = call.client.stream("POST", "/build", query, body=body or b"", headers=headers)
     printed: list[str] = []
     try:
@@ -74,6 +76,15 @@ def run(call: Call) -> int:
         with open(flags.text("iidfile"), "w") as file:
             file.write(image)
     return 0
+
+
+def _told(body: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield `body`, and tell its size at the end."""
+    sent = 0
+    for piece in body:
+        sent += len(piece)
+        yield piece
+    print(f"Sending build context to Docker daemon  {units.human_size(sent)}", flush=True)
 
 
 def _compressed(body: Iterator[bytes]) -> Iterator[bytes]:
@@ -116,7 +127,7 @@ def _query(call: Call) -> dict[str, Any]:
         "labels": environment.labels([], flags.many("label")),
         "networkmode": flags.text("network"),
         "target": flags.text("target"),
-        "platform": flags.text("platform"),
+        "platform": call.platform,
         "cachefrom": json.dumps(flags.many("cache-from")) if flags.many("cache-from") else "",
         "extrahosts": flags.many("add-host"),
         "memory": flags.number("memory") or None,

@@ -58,6 +58,11 @@ class Call:
         return self._address("")
 
     @property
+    def platform(self) -> str:
+        """The platform of --platform, else of DOCKER_DEFAULT_PLATFORM; "" for the daemon's own."""
+        return self.flags.text("platform") or self.environment.get("DOCKER_DEFAULT_PLATFORM", "")
+
+    @property
     def client(self) -> Client:
         """The API client; starts our own daemon if that is addressed and does not run."""
         if self._client is None:
@@ -68,7 +73,13 @@ class Call:
         """Return a further API client, for a stream beside others."""
         from naru.client.connection import Client
 
-        return Client(self.address, revive=revive, environment=self.environment, headers=self.config.headers())
+        headers = self.config.headers()
+        if custom := self.environment.get("DOCKER_CUSTOM_HEADERS", ""):
+            from naru.cli.environment import pairs
+            from naru.cli.flags import comma_separated
+
+            headers = pairs(comma_separated(custom))  # in place of the settings', as in Docker's CLI
+        return Client(self.address, revive=revive, environment=self.environment, headers=headers)
 
     @property
     def config(self) -> ConfigFile:

@@ -57,6 +57,10 @@ class ConfigFile:
             self._data[key] = value
         self.save()
 
+    def prune_filters(self) -> list[str]:
+        """Return the filters that every prune is to have besides its own (`pruneFilters`: label=x, label!=y)."""
+        return [str(one) for one in self._data.get("pruneFilters") or ()]
+
     def headers(self) -> dict[str, str]:
         """Return the HTTP headers that every request is to carry (`HttpHeaders`)."""
         return {str(name): str(value) for name, value in (self._data.get("HttpHeaders") or {}).items()}

@@ -86,7 +86,8 @@ def _integer(text: str) -> int:
         raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
-def _comma_separated(text: str) -> list[str]:
+def comma_separated(text: str) -> list[str]:
+    """Return the fields of a line of CSV."""
     if '"' not in text:
         return text.split(",")
     import csv
@@ -111,9 +112,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
     INT: _integer,
     STRING: str,
     LIST: lambda text: [text],
-    STRINGS: _comma_separated,
+    STRINGS: comma_separated,
     MAP: lambda text: [_key_value(text)],
-    STRING_TO_STRING: lambda text: [_pair(one) for one in _comma_separated(text)],
+    STRING_TO_STRING: lambda text: [_pair(one) for one in comma_separated(text)],
     BYTES: units.parse_bytes,
     DURATION: units.parse_duration,
     DECIMAL: units.parse_cpus,

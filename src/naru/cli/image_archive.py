@@ -86,7 +86,7 @@ def import_(call: Call) -> None:
         "tag": tag,
         "message": flags.text("message"),
         "changes": flags.many("change"),
-        "platform": flags.text("platform"),
+        "platform": call.platform,
     }
     if "://" in source:
         show(call.client.stream("POST", "/images/create", query), to_stderr=False)

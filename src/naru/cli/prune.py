@@ -21,7 +21,7 @@ def run(call: Call) -> None:
     """Ask, remove, and say what is gone."""
     noun = call.command.path.split()[0]
     flags = call.flags
-    chosen = filters(flags.many("filter"), "--filter") or {}
+    chosen = filters([*flags.many("filter"), *_settings(call)], "--filter") or {}
     has_all = any(flag.long == "all" for flag in call.command.flags) and flags.on("all")
     nouns = [noun]
     if noun == "system":
@@ -40,6 +40,18 @@ def run(call: Call) -> None:
             pass  # a daemon that keeps no cache of its own
     if noun != "network":
         print(f"Total reclaimed space: {units.human_size(total)}")
+
+
+def _settings(call: Call) -> list[str]:
+    """Return the filters of the user's settings, but those that the command line turns round."""
+    given = set(call.flags.many("filter"))
+    opposites = {"label": "label!", "label!": "label"}
+    kept = []
+    for one in call.config.prune_filters():
+        name, _, value = one.partition("=")
+        if f"{opposites.get(name, name)}={value}" not in given:
+            kept.append(one)
+    return kept
 
 
 def _filters(one: str, chosen: Filters, *, noun: str, has_all: bool) -> Filters:

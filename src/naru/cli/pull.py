@@ -43,7 +43,7 @@ def pull(call: Call) -> None:
     pull_image(
         call,
         repository if all_tags else whole,
-        platform=flags.text("platform"),
+        platform=call.platform,
         is_quiet=flags.on("quiet"),
         to_stderr=False,
         all_tags=all_tags,

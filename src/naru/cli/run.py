@@ -125,7 +125,7 @@ def _create(call: Call, request: dict[str, Any]) -> str:
         )
     if flags.on("tty") and (size := terminal.size()):
         request["HostConfig"]["ConsoleSize"] = list(size)
-    query = {"name": flags.text("name"), "platform": flags.text("platform")}
+    query = {"name": flags.text("name"), "platform": call.platform}
     if pull == "always":
         _pull(call, image)
     try:
@@ -163,7 +163,7 @@ def _is_there(call: Call, image: str) -> bool:
 def _pull(call: Call, image: str) -> None:
     from naru.cli.pull import pull_image
 
-    pull_image(call, image, platform=call.flags.text("platform"), is_quiet=call.flags.on("quiet"), to_stderr=True)
+    pull_image(call, image, platform=call.platform, is_quiet=call.flags.on("quiet"), to_stderr=True)
 
 
 _USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"

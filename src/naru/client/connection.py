@@ -101,7 +101,7 @@ class Client:
         `headers` go with every request.
         """
         self.address = address
-        self._headers = dict(headers or {})
+        self.headers = dict(headers or {})
         self._revive = revive
         self._idle: Wire | None = None
         self._version = API_VERSION
@@ -163,7 +163,7 @@ class Client:
 
         `body`: None; bytes, a reader or an iterator of bytes, sent as they are; anything else goes as JSON.
         """
-        sent = {**self._headers, **(headers or {})}
+        sent = {**self.headers, **(headers or {})}
         payload: Body
         if body is None or isinstance(body, bytes) or hasattr(body, "read") or isinstance(body, Iterator):
             payload = body
