@@ -54,8 +54,8 @@ _DOCUMENTS = {
     "Endpoint": "IPAMConfig*:EndpointAddresses Links[] Aliases[] MacAddress DriverOpts{} GwPriority# NetworkID"
     " EndpointID Gateway IPAddress IPPrefixLen# IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen# DNSNames[]",
     "EndpointAddresses": "IPv4Address? IPv6Address? LinkLocalIPs[]?",
-    "Image": "Id RepoTags[] RepoDigests[] Parent Comment Created? DockerVersion Author Config*:ImageConfig"
-    " Architecture Variant? Os OsVersion? Size# VirtualSize#? GraphDriver:GraphDriver RootFS:RootFS"
+    "Image": "Id RepoTags[] RepoDigests[] Parent Comment Created? ContainerConfig*?:Config DockerVersion Author"
+    " Config*:ImageConfig Architecture Variant? Os OsVersion? Size# VirtualSize#? GraphDriver:GraphDriver RootFS:RootFS"
     " Metadata:ImageMetadata Descriptor*? Manifests[]?",
     "ImageConfig": "User? ExposedPorts{}? Env[]? Entrypoint[]? Cmd[]? Volumes{}? WorkingDir? Labels{}? StopSignal?"
     " ArgsEscaped!? Healthcheck*?:Healthcheck OnBuild[]? Shell[]?",

@@ -9,9 +9,9 @@ import naru
 from naru.cli import units
 from naru.cli.command import Call, Command, complain
 from naru.cli.flags import STRING, Flag
-from naru.cli.table import print_value
+from naru.cli.table import NotATemplate, parsed, print_value
 from naru.client.connection import API_VERSION
-from naru.errors import NaruError
+from naru.errors import InvalidArgument, NaruError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def version(call: Call) -> int:
     server: dict[str, Any] | None = None
     try:
         server = call.client.get("/version")
-        for details in [server, *(component.get("Details") or {} for component in server.get("Components") or ())]:
+        for component in server.get("Components") or ():
+            details = component.get("Details") or {}
             if details.get("BuildTime"):
                 details["BuildTime"] = units.calendar_time(details["BuildTime"])
     except NaruError as error:
@@ -50,7 +51,12 @@ def version(call: Call) -> int:
         from naru.cli.documents import document
 
         sent = {"Client": client, "Server": server}
-        print_value(document("Version", sent, kind="system.versionInfo"), form)
+        try:
+            print_value(document("Version", sent, kind="system.versionInfo"), form)
+        except InvalidArgument as error:
+            if failure is None or isinstance(error, NotATemplate):
+                raise
+            print()  # the daemon's side is asked for, and there is none: the reason follows
     else:
         print(_client_text(client) + (_server_text(server) if server else ""), end="")
     if failure is not None:
@@ -100,14 +106,25 @@ def _server_text(server: dict[str, Any]) -> str:
 def info(call: Call) -> int:
     """Print what the daemon says of itself and its host."""
     form = call.flags.text("format")
-    found = call.client.get("/info")
+    if form:
+        parsed(form)  # before anything is asked for
+    failure: NaruError | None = None
+    try:
+        found = call.client.get("/info")
+    except NaruError as error:
+        failure = error
     client = {"Version": naru.__version__, "Context": call.context, "Debug": False, "Plugins": [], "Warnings": None}
     if form:
+        if failure is not None:
+            print()
+            raise failure
         from naru.cli.documents import document
 
         print_value(document("Info", {**found, "ClientInfo": client}, kind="system.dockerInfo"), form, prefix="")
         return 0
     print(f"Client:\n Version:    {naru.__version__}\n Context:    {call.context}\n Debug Mode: false\n\nServer:")
+    if failure is not None:
+        raise failure
     for line in _info_lines(found):
         print(line)
     print()
