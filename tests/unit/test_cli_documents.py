@@ -18,6 +18,7 @@ from naru.cli.manual import with_commands
 from naru.cli.template import Template, TemplateError
 from naru.cli.template_values import go_duration
 from naru.client.address import resolve
+from naru.errors import NaruError
 
 CONTAINER = {
     "Id": "abc",
@@ -143,6 +144,18 @@ def test_the_settings_and_the_environment_reach_every_request(tmp_path: Path) ->
     assert headers({"DOCKER_CUSTOM_HEADERS": 'a=b,"c=d,e"'}) == {"a": "b", "c": "d,e"}
 
 
-def test_filters_of_the_settings_go_with_every_prune(tmp_path: Path) -> None:
+def test_the_settings_filters_for_prunes_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"pruneFilters": ["label!=keep"]}))
     assert ConfigFile(str(tmp_path)).prune_filters() == ["label!=keep"]
+
+
+def test_settings_that_cannot_be_read_are_warned_of_and_not_overwritten(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"psFormat": ')
+    config = ConfigFile(str(tmp_path))
+    assert config.text("psFormat") == ""
+    assert capfd.readouterr().err.startswith(f"WARNING: Error parsing config file ({tmp_path}/config.json): ")
+    with pytest.raises(NaruError, match="is not what it should be"):
+        config.set("currentContext", "web")
+    assert (tmp_path / "config.json").read_text() == '{"psFormat": '

@@ -33,7 +33,7 @@ class ConfigFile:
     """The settings as read; `save` writes them back with everything we do not know kept."""
 
     def __init__(self, directory: str) -> None:
-        """NaruError: the file is not JSON."""
+        """A file that is not JSON counts as empty, with a warning, and is never written to."""
         self.path = os.path.join(directory, "config.json")
         try:
             with open(self.path, "rb") as file:
@@ -41,7 +41,11 @@ class ConfigFile:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             loaded = {}
         except ValueError as error:
-            raise NaruError(f"loading config file {self.path}: {error}") from error
+            from naru.cli.command import complain
+
+            complain(f"WARNING: Error parsing config file ({self.path}): {error}")
+            loaded = None
+        self._is_whole = isinstance(loaded, dict)
         self._data: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
 
     def text(self, key: str) -> str:
@@ -131,7 +135,9 @@ class ConfigFile:
         return was_there
 
     def save(self) -> None:
-        """Write the file, readable by its owner only."""
+        """Write the file, readable by its owner only. NaruError: it holds what we could not read."""
+        if not self._is_whole:
+            raise NaruError(f"{self.path} is not what it should be: mend it, or move it away")
         directory = os.path.dirname(self.path)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         temporary = f"{self.path}.{os.getpid()}"
