@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from naru.api.container import ContainerConfig, MountPoint
-from naru.api.host import HostConfig
+from naru.api.host import HostConfig, Mount
 from naru.api.network import NetworkingConfig
 from naru.errors import Conflict, InvalidArgument, NotFound
 from naru.network.record import Endpoint, PortBinding
@@ -69,6 +69,7 @@ NEXT: dict[tuple[Status, Verb], Status] = {
 class Container(Struct, frozen=True, kw_only=True):
     """One container as it is saved; `id` is 64 hex digits, and the key of its writable layer's snapshot.
 
+    `mount_options` are the `--mount` values behind `mounts`, by destination, inherited ones included.
     `is_paused_for_commit` counts while it is paused: then it goes on with a new daemon, whose commit it was is gone.
     """
 
@@ -82,6 +83,7 @@ class Container(Struct, frozen=True, kw_only=True):
     host_config: HostConfig
     networking: NetworkingConfig
     mounts: list[MountPoint] = []
+    mount_options: dict[str, Mount] = {}
     status: Status = Status.CREATED
     pid: int = 0
     exit_code: int = 0
@@ -94,6 +96,11 @@ class Container(Struct, frozen=True, kw_only=True):
     restart_count: int = 0
     endpoints: list[Endpoint] = []
     ports: list[PortBinding] = []
+
+    @property
+    def image_ids(self) -> set[str]:
+        """The images it needs: the one it was made from, and those it mounts."""
+        return {self.image_id, *(point.source for point in self.mounts if point.type == "image")}
 
     @property
     def is_running(self) -> bool:

@@ -28,18 +28,20 @@ from naru.api.stats import ContainerStats
 from naru.engine import inspect, names
 from naru.engine.changes import without_mount_points
 from naru.engine.container import Container, Status
-from naru.engine.create import check_host_config, create_container
+from naru.engine.create import create_container
 from naru.engine.devices import device_node
 from naru.engine.execs import Execs
 from naru.engine.health import HealthChecks
 from naru.engine.lifecycle import Lifecycle
+from naru.engine.limits import limits
 from naru.engine.logs import LogStream
 from naru.engine.parts import Parts
 from naru.engine.processes import table
 from naru.engine.prune import is_pruned, parse_until
-from naru.engine.spec import limits
+from naru.engine.resources import this_host
 from naru.engine.stats import container_stats
-from naru.errors import Conflict, InvalidArgument, NaruError, NotFound
+from naru.engine.update import updated
+from naru.errors import Conflict, InvalidArgument, NaruError, NotFound, Unsupported
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -122,17 +124,12 @@ class ContainerVerbs:
     def container_update(self, id: str, request: ContainerUpdateRequest) -> ContainerUpdateResponse:
         """Engine API, ContainerUpdate."""
         with self.parts.containers.locked(id) as container:
-            host = msgspec.structs.replace(container.host_config)
-            fields = set(request.__struct_fields__) - {"restart_policy"}
-            for field in fields:
-                value = getattr(request, field)
-                if value:
-                    setattr(host, field, value)
-            if request.restart_policy.name:
-                host.restart_policy = request.restart_policy
-            warnings = check_host_config(host)
-            if container.is_running:
-                self.lifecycle.task(container).update(limits(host, device_node))
+            try:
+                host, warnings = updated(container, request, this_host())
+                if container.is_running:
+                    self.lifecycle.task(container).update(limits(host, device_node))
+            except (InvalidArgument, Conflict, Unsupported) as error:
+                raise type(error)(f"Cannot update container {container.id}: {error}", hint=error.hint) from error
             self.parts.containers.save(msgspec.structs.replace(container, host_config=host))
         self.lifecycle.publish(container, "update")
         return ContainerUpdateResponse(warnings=warnings)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+from naru.api.host import DeviceMapping, HostConfig
 from naru.errors import InvalidArgument
 from naru.oci.runtime import Device
 
@@ -34,6 +37,49 @@ def device_node(path: str) -> Device:
         uid=found.st_uid,
         gid=found.st_gid,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A device node made in a container, and what may be done with it: some of `rwm`."""
+
+    node: Device
+    access: str = "rwm"
+
+
+def requested_devices(host: HostConfig) -> list[Granted]:
+    """Return the devices of `--device`; a directory stands for all below it. InvalidArgument: there is none.
+
+    A privileged container has all there are: what it asks for besides need not exist.
+    """
+    found: list[Granted] = []
+    for entry in host.devices or []:
+        if host.privileged and not os.path.exists(entry.path_on_host):
+            continue
+        found += _granted(entry)
+    return found
+
+
+def _granted(entry: DeviceMapping) -> Iterator[Granted]:
+    target = entry.path_in_container or entry.path_on_host
+    access = entry.cgroup_permissions or "rwm"
+    if not os.path.isdir(entry.path_on_host):
+        yield Granted(_at(device_node(entry.path_on_host), target), access)
+        return
+    top = os.path.realpath(entry.path_on_host)
+    paths = [os.path.join(directory, name) for directory, _, names in os.walk(top) for name in names]
+    devices = [path for path in paths if _is_device(path)]
+    if not devices:
+        raise InvalidArgument(
+            f'error gathering device information while adding custom device "{entry.path_on_host}": not a device node'
+        )
+    for path in sorted(devices):
+        yield Granted(_at(device_node(path), os.path.join(target, os.path.relpath(path, top))), access)
+
+
+def _at(node: Device, path: str) -> Device:
+    node.path = path
+    return node
 
 
 def host_devices() -> list[Device]:

@@ -12,7 +12,8 @@ from naru.engine.container import Container, Containers, Status
 from naru.engine.detach_keys import parse as parse_detach_keys
 from naru.engine.lifecycle import Lifecycle
 from naru.engine.merge import merge_environment
-from naru.engine.spec import SecurityOptions, environment
+from naru.engine.security import SecurityOptions
+from naru.engine.spec import environment
 from naru.errors import CannotStart, Conflict, InvalidArgument, NotFound, Unavailable
 from naru.oci import runtime as oci
 from naru.runtime.capability import resolve as resolve_capabilities

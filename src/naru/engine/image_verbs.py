@@ -142,7 +142,7 @@ class ImageVerbs:
         return [
             (container.id[:12], container.is_running)
             for container in self.parts.containers.all()
-            if container.image_id == image_id
+            if image_id in container.image_ids
         ]
 
     def image_prune(self, *, filters: Filters | None = None) -> ImagesPruneReport:
@@ -150,7 +150,7 @@ class ImageVerbs:
         filters = filters or {}
         until = parse_until(filters)
         dangling_only = filters.get("dangling", ["true"])[0] in ("true", "1")
-        used = {container.image_id for container in self.parts.containers.all()}
+        used = {image_id for container in self.parts.containers.all() for image_id in container.image_ids}
         deleted: list[DeleteItem] = []
         before = self.parts.snapshots.total_usage()
         for image in self.parts.images.list():

@@ -167,7 +167,9 @@ def summary(container: Container, image: str, health: Health | None) -> Containe
         labels=container.config.labels or {},
         state=str(container.status),
         status=status_text(container, health),
-        host_config=SummaryHostConfig(network_mode=container.host_config.network_mode),
+        host_config=SummaryHostConfig(
+            network_mode=container.host_config.network_mode, annotations=container.host_config.annotations
+        ),
         network_settings=SummaryNetworkSettings(networks=endpoint_settings(container)),
         mounts=container.mounts,
     )

@@ -22,11 +22,11 @@ from pathlib import Path
 import msgspec
 
 from naru.api.container import AttachOptions, ContainerWaitResponse
-from naru.engine import etc_files
+from naru.engine import device_requests, etc_files, mount_sources
 from naru.engine.clock import now
 from naru.engine.container import Container, Status, Verb, advance
 from naru.engine.detach_keys import parse as parse_detach_keys
-from naru.engine.devices import device_node, host_devices
+from naru.engine.devices import device_node, host_devices, requested_devices
 from naru.engine.links import links
 from naru.engine.log_config import log_attributes, task_log_config
 from naru.engine.logs import LogStream
@@ -101,14 +101,18 @@ class Lifecycle:
             files_of = self._etc_directory(container)
             if files_of == directory:
                 etc_files.write(directory, container, hostname, joined.endpoints, links(container, parts.containers))
+            layers = mount_sources.mount(parts, container, undo)
             spec = runtime_spec(
                 container,
                 hostname=hostname,
                 files=etc_files.binds(files_of, [point.destination for point in container.mounts]),
                 share=share,
                 device=device_node,
+                devices=requested_devices(host),
                 host_devices=host_devices() if host.privileged else (),
+                layers=layers,
             )
+            device_requests.apply(spec, host.device_requests or [])
             request = StartRequest(
                 container_id=container.id,
                 bundle=str(directory),
@@ -373,6 +377,7 @@ class Lifecycle:
         """Record an exit, release what the task held, tell everybody, then restart or remove."""
         parts = self._parts
         parts.networks.leave(container.id)
+        parts.volumes.unmount(container.id)
         saved = parts.containers.save(
             msgspec.structs.replace(
                 advance(container, Verb.EXIT),
@@ -497,6 +502,7 @@ class Lifecycle:
             case Task():
                 self._tasks[container.id] = found
                 self._take_over(container, found)
+                mount_sources.hold(self._parts, container)
                 self._tell_running(container)
                 return True
             case ExitRecord():

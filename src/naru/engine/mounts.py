@@ -1,171 +1,121 @@
-"""From `-v`, `--mount`, `--volumes-from` and an image's VOLUMEs to the mounts a container gets.
+"""From `-v`, `--mount`, `--volumes-from` and an image's VOLUMEs to the mounts a container gets, and to its spec's.
 
-`plan_mounts` is pure: it decides type, source, destination and who wins where two claim one destination (a bind or
-named volume over `--volumes-from` over the image's anonymous volume). Making the volumes is left to the caller.
+Pure: `plan_mounts` decides type, source, destination and who wins where two claim one destination (a bind or named
+volume over `--volumes-from` over the image's anonymous volume). Making and finding the sources is left to
+`mount_sources`.
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from naru.api.container import MountPoint
-from naru.api.host import HostConfig, Mount
+from naru.api.host import BindOptions, HostConfig, Mount
+from naru.engine.container import Container
+from naru.engine.mount_config import from_mount, parse_bind, parse_mode
+from naru.engine.tmpfs import merge_options
 from naru.errors import InvalidArgument
+from naru.oci import runtime as oci
 
-_PROPAGATIONS = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
-_ACCESS = {"ro", "rw"}
-_IGNORED = {"z", "Z", "cached", "delegated", "consistent", "default"}  # SELinux labels; Docker Desktop's hints
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A mount, and the `--mount` that asked for it: None for a `-v`, and for a volume of the image's."""
+
+    point: MountPoint
+    asked: Mount | None = None
+    is_inherited: bool = False
+
+    @property
+    def wants_copy(self) -> bool:
+        """True if an empty volume here takes the image's content: not with `nocopy`, and not a part of a volume."""
+        if self.point.type != "volume" or self.is_inherited or "nocopy" in self.point.mode.split(","):
+            return False
+        options = self.asked.volume_options if self.asked is not None else None
+        return options is None or not (options.no_copy or options.subpath)
 
 
 def plan_mounts(
     host: HostConfig,
     image_volumes: Sequence[str],
-    mounts_of: Callable[[str], Sequence[MountPoint]],
-) -> dict[str, MountPoint]:
+    mounts_of: Callable[[str], Sequence[Planned]],
+) -> dict[str, Planned]:
     """Return the mounts by destination. A volume without a name is anonymous; its source is not known yet.
 
     `mounts_of` returns another container's mounts, for `--volumes-from`. InvalidArgument: Docker's words for a bad
     specification or two mounts on one destination.
     """
-    found: dict[str, MountPoint] = {}
+    found: dict[str, Planned] = {}
     for entry in host.volumes_from or []:
         name, _, mode = entry.partition(":")
-        if mode not in ("", "ro", "rw", "z", "Z"):
-            raise InvalidArgument(f"invalid mode: {mode}")
-        for point in mounts_of(name):
-            found[point.destination] = MountPoint(
-                type=point.type,
-                name=point.name,
-                source=point.source,
-                destination=point.destination,
-                driver=point.driver,
-                mode=mode or point.mode,
-                rw=point.rw and mode != "ro",
-                propagation=point.propagation,
-            )
-    explicit: dict[str, MountPoint] = {}
-    for point in [*map(parse_bind, host.binds or []), *map(_from_mount, host.mounts or [])]:
-        if point.destination in explicit:
-            raise InvalidArgument(f"Duplicate mount point: {point.destination}")
-        explicit[point.destination] = point
+        options = parse_mode(mode)
+        for planned in mounts_of(name):
+            point = replace(planned.point, mode=mode or planned.point.mode, rw=planned.point.rw and "ro" not in options)
+            found[point.destination] = Planned(point, planned.asked, is_inherited=True)
+    explicit: dict[str, Planned] = {}
+    asked = [Planned(parse_bind(text)) for text in host.binds or []]
+    asked += [Planned(from_mount(mount), mount) for mount in host.mounts or []]
+    for planned in asked:
+        destination = planned.point.destination
+        if destination in explicit:
+            raise InvalidArgument(f"Duplicate mount point: {destination}")
+        explicit[destination] = planned
     for destination in host.tmpfs or {}:
         if posixpath.normpath(destination) in explicit:
             raise InvalidArgument(f"Duplicate mount point: {destination}")
     found.update(explicit)
     taken = {posixpath.normpath(destination) for destination in host.tmpfs or {}}
     for destination in map(posixpath.normpath, image_volumes):
+        if not destination.startswith("/") or destination == "/":
+            raise InvalidArgument(f"invalid volume specification: '{destination}'")
         if destination not in found and destination not in taken:
-            found[destination] = MountPoint(type="volume", destination=destination, driver="local", rw=True)
+            found[destination] = Planned(MountPoint(type="volume", destination=destination, driver="local", rw=True))
     return found
 
 
-def parse_bind(text: str) -> MountPoint:
-    """Return the mount of one `-v` value: `[SOURCE:]DESTINATION[:OPTIONS]`. InvalidArgument in Docker's words."""
-    parts = text.split(":")
-    if not 1 <= len(parts) <= 3 or "" in parts:
-        raise InvalidArgument(f"invalid volume specification: '{text}'")
-    source, destination, options = ("", parts[0], "") if len(parts) == 1 else (parts[0], parts[1], ":".join(parts[2:]))
-    if not destination.startswith("/"):
-        raise InvalidArgument(
-            f"invalid volume specification: '{text}': invalid mount config for type "
-            f"\"{'bind' if source.startswith('/') else 'volume'}\": invalid mount path: '{destination}' "
-            "mount path must be absolute"
-        )
-    destination = posixpath.normpath(destination)
-    if destination == "/":
-        raise InvalidArgument(
-            f"invalid volume specification: '{text}': invalid mount config for type "
-            f"\"{'bind' if source.startswith('/') else 'volume'}\": invalid specification: destination can't be '/'"
-        )
-    access, propagation = "rw", ""
-    for option in filter(None, options.split(",")):
-        if option in _ACCESS:
-            access = option
-        elif option in _PROPAGATIONS:
-            propagation = option
-        elif option not in _IGNORED and option != "nocopy":
-            raise InvalidArgument(f"invalid mode: {options}")
-    if source.startswith("/"):
-        return MountPoint(
+def planned_of(container: Container) -> list[Planned]:
+    """Return a container's mounts as they were planned."""
+    return [Planned(point, container.mount_options.get(point.destination)) for point in container.mounts]
+
+
+def spec_mounts(container: Container, layers: Mapping[str, Sequence[str]]) -> list[oci.Mount]:
+    """Return a container's mounts for its spec; `layers` are the directories of its image mounts, by destination."""
+    mounts = [
+        _spec_mount(planned.point, planned.asked, layers.get(planned.point.destination, ()))
+        for planned in planned_of(container)
+    ]
+    for destination, text in (container.host_config.tmpfs or {}).items():
+        options = merge_options(filter(None, text.split(",")))
+        mounts.append(oci.Mount(destination=destination, type="tmpfs", source="tmpfs", options=options))
+    return mounts
+
+
+def _spec_mount(point: MountPoint, asked: Mount | None, layers: Sequence[str]) -> oci.Mount:
+    if point.type == "tmpfs":
+        return oci.Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=point.mode.split(","))
+    if point.type == "image":
+        options = asked.image_options if asked is not None else None
+        subpath = options.subpath if options is not None else ""
+        return oci.Mount(
+            destination=point.destination,
             type="bind",
-            source=posixpath.normpath(source),
-            destination=destination,
-            mode=options,
-            rw=access == "rw",
-            propagation=propagation or "rprivate",
+            options=["rbind", "rprivate", "ro"],
+            layers=list(layers),
+            subpath=subpath,
         )
-    return MountPoint(
-        type="volume",
-        name=source,
-        destination=destination,
-        driver="local",
-        mode=options or ("z" if source else ""),
-        rw=access == "rw",
+    bind = (asked.bind_options if asked is not None else None) or BindOptions()
+    words = ["bind" if bind.non_recursive else "rbind", point.propagation or "rprivate", "rw" if point.rw else "ro"]
+    if not point.rw and not bind.read_only_non_recursive:
+        words.append("rro")  # what is mounted below the source, too
+    volume = asked.volume_options if asked is not None else None
+    return oci.Mount(
+        destination=point.destination,
+        type="bind",
+        source=point.source,
+        options=words,
+        subpath=volume.subpath if volume is not None else "",
     )
-
-
-def _from_mount(mount: Mount) -> MountPoint:
-    destination = mount.target
-    if not destination.startswith("/"):
-        raise InvalidArgument(
-            f"invalid mount config for type \"{mount.type}\": invalid mount path: '{destination}' "
-            "mount path must be absolute"
-            if destination
-            else f'invalid mount config for type "{mount.type}": field Target must not be empty'
-        )
-    destination = posixpath.normpath(destination)
-    match mount.type:
-        case "bind":
-            if not mount.source:
-                raise InvalidArgument('invalid mount config for type "bind": field Source must not be empty')
-            if not mount.source.startswith("/"):
-                raise InvalidArgument(
-                    f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' "
-                    "mount path must be absolute"
-                )
-            options = mount.bind_options
-            return MountPoint(
-                type="bind",
-                source=posixpath.normpath(mount.source),
-                destination=destination,
-                rw=not mount.read_only,
-                propagation=(options.propagation if options else "") or "rprivate",
-            )
-        case "volume":
-            if mount.volume_options and mount.volume_options.subpath:
-                raise InvalidArgument('invalid mount config for type "volume": volume-subpath is not offered yet')
-            return MountPoint(
-                type="volume",
-                name=mount.source,
-                destination=destination,
-                driver="local",
-                mode="z",
-                rw=not mount.read_only,
-            )
-        case "tmpfs":
-            return MountPoint(type="tmpfs", destination=destination, mode=_tmpfs_options(mount), rw=not mount.read_only)
-        case _:
-            raise InvalidArgument(f'invalid mount config for type "{mount.type}": mount type unknown')
-
-
-def _tmpfs_options(mount: Mount) -> str:
-    options = ["noexec", "nosuid", "nodev"]
-    if mount.tmpfs_options and mount.tmpfs_options.size_bytes:
-        options.append(f"size={mount.tmpfs_options.size_bytes}")
-    if mount.tmpfs_options and mount.tmpfs_options.mode:
-        options.append(f"mode={mount.tmpfs_options.mode:o}")
-    if mount.read_only:
-        options.append("ro")
-    return ",".join(options)
-
-
-def wants_copy(host: HostConfig, point: MountPoint) -> bool:
-    """True if an empty volume at `point` takes the image's content: not with `nocopy`."""
-    if point.type != "volume":
-        return False
-    if "nocopy" in point.mode.split(","):
-        return False
-    asked: Mapping[str, Mount] = {posixpath.normpath(mount.target): mount for mount in host.mounts or []}
-    mount = asked.get(point.destination)
-    return not (mount and mount.volume_options and mount.volume_options.no_copy)

@@ -7,7 +7,6 @@ and never by a mount, so that it goes when its last user goes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -43,6 +42,8 @@ def shared_namespaces(container: Container, containers: Containers) -> dict[str,
             share[kind] = "host"
         elif mode.startswith("container:") and kind in _NS_FILE:
             other = running_peer(mode, containers)
+            if kind == "ipc":
+                check_shareable(other)
             share[kind] = f"/proc/{other.pid}/ns/{_NS_FILE[kind]}"
         elif mode not in ("", "private", "shareable", "none"):
             raise InvalidArgument(f"invalid {kind.upper()} mode: {mode}")
@@ -55,7 +56,7 @@ def running_peer(mode: str, containers: Containers) -> Container:
     """Return the container that `container:X` means. NotFound: none. Conflict: it is not running."""
     other = containers.get(mode.removeprefix("container:"))
     if not other.is_running:
-        raise Conflict(f"cannot join network of a non running container: {other.id}")
+        raise Conflict(f"container {other.id} is not running")
     return other
 
 
@@ -65,7 +66,11 @@ def join_network(container: Container, networks: Networks, containers: Container
     if mode == "host":
         return Joined(None)
     if mode.startswith("container:"):
-        other = running_peer(mode, containers)
+        try:
+            other = running_peer(mode, containers)
+        except Conflict:
+            name = containers.get(mode.removeprefix("container:")).id
+            raise Conflict(f"cannot join network of a non running container: {name}") from None
         return Joined(os.open(f"/proc/{other.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
     if mode == "none" or container.config.network_disabled:
         return Joined(networks.private_netns())
@@ -143,13 +148,21 @@ def _host_range(text: str) -> tuple[int | None, int | None]:
     return int(first), int(last) if last else None
 
 
-def check_mode_conflicts(container: Container, published: Sequence[PortBinding]) -> None:
-    """Refuse what Docker refuses: a hostname, links or ports in somebody else's network namespace."""
-    host, config = container.host_config, container.config
-    if host.network_mode.startswith("container:"):
-        if config.hostname:
-            raise InvalidArgument("conflicting options: hostname and the network mode")
-        if published:
-            raise InvalidArgument("conflicting options: port publishing and the container type network mode")
-    if host.links and host.network_mode == "host":
-        raise InvalidArgument("conflicting options: host type networking can't be used with links")
+def check_shared(container: Container, containers: Containers) -> None:
+    """Refuse to share a namespace with a container that is not there. NotFound; InvalidArgument: nothing to share."""
+    host = container.host_config
+    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
+        if mode.startswith("container:"):
+            other = containers.get(mode.removeprefix("container:"))
+            if mode == host.ipc_mode:
+                check_shareable(other)
+
+
+def check_shareable(other: Container) -> None:
+    """Refuse to join an IPC namespace that its container keeps for itself. InvalidArgument in Docker's words."""
+    mode = other.host_config.ipc_mode
+    if mode in ("private", "none"):
+        raise InvalidArgument(
+            f"can't join IPC of container {other.id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )

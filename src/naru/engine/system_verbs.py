@@ -18,6 +18,7 @@ from naru.api.system import (
     SystemVersion,
     VersionPlatform,
 )
+from naru.engine.cdi import SPEC_DIRS
 from naru.engine.clock import nanoseconds, now, rfc3339
 from naru.engine.container import Status
 from naru.engine.events import Subscription
@@ -79,6 +80,7 @@ class SystemVerbs:
             server_version=naru.__version__,
             registry_config=registry_config(self.parts.insecure_registries),
             runtimes={"naru": Runtime(path="naru-runtime")},
+            cdi_spec_dirs=list(SPEC_DIRS),
             security_options=["name=seccomp,profile=builtin", "name=cgroupns"],
         )
 

@@ -45,10 +45,9 @@ class VolumeVerbs:
             raise InvalidArgument(
                 f'error looking up volume plugin {request.driver}: plugin "{request.driver}" not found'
             )
-        if request.driver_opts:
-            asked = ", ".join(sorted(request.driver_opts))
-            raise InvalidArgument(f"create {request.name}: the local driver's options are not offered yet: {asked}")
-        volume = self.parts.volumes.create(request.name or None, labels=request.labels or {})
+        volume = self.parts.volumes.create(
+            request.name or None, labels=request.labels or {}, options=request.driver_opts or {}
+        )
         self.parts.events.publish("volume", "create", volume.name, {"driver": "local"})
         return wire(volume)
 

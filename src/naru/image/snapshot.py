@@ -152,6 +152,10 @@ class Snapshots:
         """Mount a committed stack read-only (None: an empty directory) and return its root's descriptor."""
         return overlay(self._lower(self._number(chain)), None, None, base=str(self._root))
 
+    def directories(self, chain: ChainID | None) -> list[str]:
+        """Return the layers of a committed stack, topmost first (None: an empty one), to be mounted read-only."""
+        return [str(self._root / path) for path in self._lower(self._number(chain))]
+
     def usage(self, key: str) -> int:
         """Return the bytes that an active snapshot's own files hold, each hard-linked one once. NotFound."""
         return _size_of(self._path(self._active(key)["id"]))

@@ -97,12 +97,20 @@ class IDMapping(Struct, omit_defaults=True, kw_only=True):
 
 
 class Mount(_Part):
+    """`subpath` and `layers` are our extensions for binds, Docker's `volume-subpath` and `type=image`.
+
+    `subpath` is what to bind of the source, found without leaving it; `layers` are directories, topmost first, whose
+    read-only overlay is the source.
+    """
+
     destination: str
     type: str = ""
     source: str = ""
     options: list[str] = []
     uid_mappings: list[IDMapping] = []
     gid_mappings: list[IDMapping] = []
+    subpath: str = ""
+    layers: list[str] = []
 
 
 class Hook(_Part):

@@ -110,6 +110,9 @@ def _supported_v1(first: dict[str, kernel.Hierarchy]) -> Support:
         controllers=tuple(sorted(first)),
         memory_limit=has("memory", "memory.limit_in_bytes"),
         swap_limit=has("memory", "memory.memsw.limit_in_bytes"),
+        memory_reservation=has("memory", "memory.soft_limit_in_bytes"),
+        memory_swappiness=has("memory", "memory.swappiness"),
+        kernel_memory_tcp=has("memory", "memory.kmem.tcp.limit_in_bytes"),
         oom_kill_disable=has("memory", "memory.oom_control"),
         cpu_shares=has("cpu", "cpu.shares"),
         cpu_quota=has("cpu", "cpu.cfs_quota_us"),
@@ -118,6 +121,7 @@ def _supported_v1(first: dict[str, kernel.Hierarchy]) -> Support:
         pids_limit="pids" in first,
         # The top of the hierarchy has no weight of its own, but where it has bfq's counters its children do.
         io_weight=has("blkio", "blkio.weight") or has("blkio", "blkio.bfq.io_serviced"),
+        io_weight_device=has("blkio", "blkio.weight_device") or ("blkio" in first and _has_bfq_disk()),
         io_throttle=has("blkio", "blkio.throttle.read_bps_device"),
         hugetlb="hugetlb" in first,
     )
@@ -130,14 +134,28 @@ def _supported_v2(hierarchy: kernel.Hierarchy) -> Support:
         controllers=tuple(sorted(controllers)),
         memory_limit="memory" in controllers,
         swap_limit="memory" in controllers and os.path.exists("/proc/swaps"),
+        memory_reservation="memory" in controllers,
         cpu_shares="cpu" in controllers,
         cpu_quota="cpu" in controllers,
         cpuset="cpuset" in controllers,
         pids_limit="pids" in controllers,
         io_weight="io" in controllers,
+        io_weight_device="io" in controllers,
         io_throttle="io" in controllers,
         hugetlb="hugetlb" in controllers,
     )
+
+
+def _has_bfq_disk() -> bool:
+    """Only the scheduler bfq knows weights of single disks in version 1, and only of disks that it schedules."""
+    for disk in kernel.children("/sys/block"):
+        try:
+            with open(f"/sys/block/{disk}/queue/scheduler", encoding="ascii") as file:
+                if "[bfq]" in file.read():
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 @functools.cache

@@ -96,6 +96,9 @@ class Support(Struct, frozen=True):
     controllers: tuple[str, ...]
     memory_limit: bool = False
     swap_limit: bool = False
+    memory_reservation: bool = False
+    memory_swappiness: bool = False
+    kernel_memory_tcp: bool = False
     oom_kill_disable: bool = False
     cpu_shares: bool = False
     cpu_quota: bool = False
@@ -103,6 +106,7 @@ class Support(Struct, frozen=True):
     cpuset: bool = False
     pids_limit: bool = False
     io_weight: bool = False
+    io_weight_device: bool = False
     io_throttle: bool = False
     hugetlb: bool = False
 

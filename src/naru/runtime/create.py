@@ -31,7 +31,7 @@ from naru.runtime.init import (
     enter_cgroups,
     environment_of,
 )
-from naru.runtime.mounts import CloneSource
+from naru.runtime.mount_sources import CloneSource
 from naru.runtime.process import plan_before_root, plan_process
 from naru.runtime.rootfs import Overlay, RunHooks, plan_root
 from naru.runtime.stdio import Stdio

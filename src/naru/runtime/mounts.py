@@ -18,6 +18,7 @@ from naru.kernel.openat2 import RESOLVE_NO_SYMLINKS
 from naru.oci.runtime import Mount
 from naru.runtime import rooted
 from naru.runtime.mount_options import Options, parse_options
+from naru.runtime.mount_sources import plan_source
 from naru.runtime.step import Refused, Step, Workspace
 
 if TYPE_CHECKING:
@@ -36,20 +37,6 @@ _WRONG_KIND = (
     "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
 )
-
-
-class CloneSource(Step, frozen=True):
-    """Take a detached copy of a bind's source, as the host sees it."""
-
-    index: int
-    path: str
-    recursive: bool
-
-    def __str__(self) -> str:
-        return f"mount source {self.path}"
-
-    def run(self, work: Workspace) -> None:
-        work.sources[self.index] = m.open_tree(m.AT_FDCWD, self.path, clone=True, recursive=self.recursive)
 
 
 class Bind(Step, frozen=True):
@@ -120,12 +107,13 @@ class NewFilesystem(Step, frozen=True):
         return f"mount {self.kind} at {self.destination}"
 
     def run(self, work: Workspace) -> None:
+        existed = self._exists(work)
         target = self._target(work)
         tree = -1
         try:
             parameters = list(self.options.data)
             has_mode = any(key == "mode" for key, _value in parameters)
-            if self.kind == "tmpfs" and not has_mode:
+            if self.kind == "tmpfs" and existed and not has_mode:  # one that is new here has tmpfs's own, 1777
                 parameters.append(("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
             tree = m.new_mount(self.kind, [("source", self.source or self.kind), *parameters])
             if self.options.copy_up:
@@ -138,6 +126,13 @@ class NewFilesystem(Step, frozen=True):
             os.close(target)
             if tree >= 0:
                 os.close(tree)
+
+    def _exists(self, work: Workspace) -> bool:
+        try:
+            os.close(rooted.open_in_root(work.root_fd, self.destination))
+        except OSError:
+            return False
+        return True
 
     def _target(self, work: Workspace) -> int:
         """procfs and sysfs go on a real directory only: a link could put masks elsewhere (CVE-2019-19921)."""
@@ -219,9 +214,9 @@ def plan_mounts(
         if options.idmap or mount.uid_mappings or mount.gid_mappings:
             raise Unsupported(f"mount {destination}: ID-mapped mounts are not supported")
         if options.bind or mount.type == "bind":
-            source = os.path.join(bundle, mount.source)
-            sources.append(CloneSource(index, source, options.recursive_bind))
-            attach.append(Bind(index, source, destination, options))
+            source = plan_source(index, mount, bundle, recursive=options.recursive_bind)
+            sources.append(source)
+            attach.append(Bind(index, source.name, destination, options))
         elif mount.type in ("cgroup", "cgroup2"):
             if cgroup is not None:
                 attach.append(MountCgroups(destination, options, cgroup, private_cgroup))

@@ -32,6 +32,7 @@ from naru.runtime.device import OpenConsole, plan_devices
 from naru.runtime.hooks import run_hooks
 from naru.runtime.masks import MaskPath, ReadOnlyPath
 from naru.runtime.mount_options import propagation_flags
+from naru.runtime.mount_sources import CloneLayers
 from naru.runtime.mounts import plan_mounts
 from naru.runtime.step import Refused, Step, Workspace
 
@@ -283,7 +284,11 @@ def plan_root(
         spec.mounts, bundle, cgroup=cgroup, private_cgroup="cgroup" in new_namespaces | joined_namespaces
     )
     root_propagation = _propagation(linux.rootfs_propagation if linux else "")
-    root: list[Step] = [*sources, CutOff()] if own_mounts else sources
+    layers = [step for step in sources if isinstance(step, CloneLayers)]
+    clones = [step for step in sources if step not in layers]
+    if layers and not own_mounts:
+        raise InvalidArgument("layers of a mount need a mount namespace of its own")
+    root: list[Step] = [*clones, CutOff(), *layers] if own_mounts else clones
     if overlay is not None:
         root.append(MountOverlay(overlay, f"{bundle}/rootfs"))
     else:
@@ -299,7 +304,7 @@ def plan_root(
         steps.append(RunHooks("createContainer", tuple(spec.hooks.create_container), state))
     if linux is not None:
         own = new_namespaces | joined_namespaces
-        steps += [SetSysctl(name, value) for name, value in linux.sysctl.items() if _check_sysctl(name, own)]
+        steps += [SetSysctl(name, value) for name, value in linux.sysctl.items() if check_sysctl(name, own)]
         steps += [ReadOnlyPath(path) for path in linux.readonly_paths]
         steps += [MaskPath(path) for path in linux.masked_paths]
     if spec.root is not None and spec.root.readonly:
@@ -323,8 +328,8 @@ def _propagation(name: str) -> tuple[int, bool] | None:
     return flags
 
 
-def _check_sysctl(name: str, own_namespaces: frozenset[str]) -> bool:
-    """Raise InvalidArgument for a parameter that would change the host."""
+def check_sysctl(name: str, own_namespaces: frozenset[str]) -> bool:
+    """Say yes, or raise InvalidArgument for a parameter that would change the host."""
     dotted = _sysctl_path(name).replace("/", ".")
     if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
         needed = "ipc"

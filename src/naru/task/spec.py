@@ -67,7 +67,7 @@ def base_spec(
     domainname: str = "",
     privileged: bool = False,
     resources: Resources | None = None,
-    shm_size_bytes: int = DEFAULT_SHM_BYTES,
+    shm_size_bytes: int | None = DEFAULT_SHM_BYTES,
     read_only: bool = False,
     share: Mapping[str, str] | None = None,
     mounts: Sequence[Mount] = (),
@@ -76,13 +76,14 @@ def base_spec(
     masked_paths: Sequence[str] | None = None,
     readonly_paths: Sequence[str] | None = None,
     rootfs_propagation: str = "",
+    writable_cgroups: bool = False,
 ) -> Spec:
     """Return the spec of a container that runs `process` the way Docker runs it.
 
     `share` maps a namespace type to "host" (do not make one) or to a `/proc/N/ns/…` path to join; the network
     namespace is listed without a path when the caller hands the runtime an open one. `capabilities` is the whole
     set the process gets (bounding, effective and permitted). A mount in `mounts` replaces a default one with the
-    same destination.
+    same destination. `shm_size_bytes` None: no /dev/shm; with another's IPC namespace it is the other's.
     """
     share = share or {}
     names = list(capabilities)
@@ -95,7 +96,9 @@ def base_spec(
         domainname="" if host_uts else domainname,
         process=process,
         root=Root(path="rootfs", readonly=read_only),
-        mounts=_merge_mounts(_default_mounts(privileged, shm_size_bytes, share), mounts),
+        mounts=_merge_mounts(
+            _default_mounts(privileged, shm_size_bytes, share, privileged or writable_cgroups), mounts
+        ),
         linux=Linux(
             namespaces=_namespaces(share),
             cgroups_path=cgroups_path,
@@ -132,18 +135,11 @@ def _device_rules(privileged: bool) -> list[DeviceRule]:
     ]
 
 
-def _default_mounts(privileged: bool, shm_size_bytes: int, share: Mapping[str, str]) -> list[Mount]:
-    access = "rw" if privileged else "ro"
+def _default_mounts(
+    privileged: bool, shm_size_bytes: int | None, share: Mapping[str, str], writable_cgroups: bool
+) -> list[Mount]:
     plain = ["nosuid", "noexec", "nodev"]
-    shm = Mount(
-        destination="/dev/shm",
-        type="tmpfs",
-        source="shm",
-        options=[*plain, "mode=1777", f"size={shm_size_bytes}"],
-    )
     mqueue = Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=plain)
-    if share.get("ipc") == "host":
-        shm = Mount(destination="/dev/shm", type="bind", source="/dev/shm", options=["rbind", *plain])
     proc = Mount(destination="/proc", type="proc", source="proc", options=plain)
     return [
         proc,
@@ -159,11 +155,30 @@ def _default_mounts(privileged: bool, shm_size_bytes: int, share: Mapping[str, s
             source="devpts",
             options=["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        Mount(destination="/sys", type="sysfs", source="sysfs", options=[*plain, access]),
-        Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=[*plain, access]),
+        Mount(destination="/sys", type="sysfs", source="sysfs", options=[*plain, _access(privileged)]),
+        Mount(
+            destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=[*plain, _access(writable_cgroups)]
+        ),
         mqueue,
-        shm,
+        *_shm(shm_size_bytes, share.get("ipc", ""), plain),
     ]
+
+
+def _access(writable: bool) -> str:
+    return "rw" if writable else "ro"
+
+
+def _shm(size_bytes: int | None, ipc: str, plain: list[str]) -> list[Mount]:
+    """/dev/shm goes with the IPC namespace: the host's, another container's, one's own, or none at all."""
+    if ipc == "host":
+        return [Mount(destination="/dev/shm", type="bind", source="/dev/shm", options=["rbind", *plain])]
+    if ipc:
+        source = f"{ipc.removesuffix('/ns/ipc')}/root/dev/shm"
+        return [Mount(destination="/dev/shm", type="bind", source=source, options=["bind", *plain])]
+    if size_bytes is None:
+        return []
+    options = [*plain, "mode=1777", f"size={size_bytes}"]
+    return [Mount(destination="/dev/shm", type="tmpfs", source="shm", options=options)]
 
 
 def _merge_mounts(defaults: list[Mount], asked: Sequence[Mount]) -> list[Mount]:

@@ -6,8 +6,9 @@
     table volumes             one row per volume
     table volume_users        volume × container; a volume with users is not removed
 
-Nothing is mounted here: what `options` ask for (`type`, `device`, `o`) is for whoever mounts the volume. A directory
-without a row is never removed, it may be somebody's data.
+A volume with `options` (`type`, `device`, `o`) is mounted at its `_data` as long as a running container uses it, since
+all who use it must see one file system; it is the one thing that this engine mounts on the host. A directory without a
+row is never removed, it may be somebody's data.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ from typing import TypeAlias
 import msgspec
 
 from naru.errors import Conflict, InvalidArgument, NotFound
+from naru.kernel.mount import MNT_DETACH, umount2
+from naru.kernel.mountinfo import is_mounted, mounts
 from naru.kernel.openat2 import openat2
 from naru.kernel.tree import copy_tree, remove_tree, walk
 from naru.persist.database import Database, Row
+from naru.volume import local_options
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
@@ -51,7 +55,6 @@ CREATE INDEX IF NOT EXISTS volume_users_container ON volume_users (container_id)
 """
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _NAME_LENGTH = 255
-_OPTIONS = frozenset({"type", "o", "device", "size"})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -82,11 +85,21 @@ class Volumes:
         self._database = database
         self._root = Path(root)
         self._populating = threading.Lock()
+        self._mounting = threading.Lock()
+        self._mounted_for: dict[str, set[str]] = {}
         database.ensure(SCHEMA)
         self._root.mkdir(parents=True, exist_ok=True, mode=0o701)
 
     def recover(self, container_ids: Collection[str]) -> None:
-        """Forget users that are no more, finish removals, drop half-made copies. Call once, at start."""
+        """Forget users that are no more, finish removals, drop half-made copies. Call once, at start.
+
+        What an earlier process mounted for containers that run no more is unmounted; `mount` comes before this for
+        those that do.
+        """
+        used = {str(self._root / name / "_data") for name in self._mounted_for}
+        for entry in reversed(mounts()):
+            if Path(entry.mount_point).is_relative_to(self._root) and entry.mount_point not in used:
+                umount2(entry.mount_point, MNT_DETACH)
         with self._database.transaction() as connection:
             for row in connection.execute("SELECT DISTINCT container_id FROM volume_users").fetchall():
                 if row["container_id"] not in container_ids:
@@ -112,7 +125,7 @@ class Volumes:
             name = secrets.token_hex(32)
             labels = {**labels, ANONYMOUS_LABEL: ""}
         _check_name(name)
-        _check_options(options)
+        local_options.check_options(name, options)
         with self._database.transaction() as connection:
             row = connection.execute("SELECT * FROM volumes WHERE name = ?", (name,)).fetchone()
             if row is not None:
@@ -147,7 +160,7 @@ class Volumes:
         doomed = self._root / f".removing-{secrets.token_hex(8)}"
         with self._database.transaction() as connection:
             users = self.users(name)
-            if users:
+            if users or self._mounted_for.get(name):
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             if not connection.execute("DELETE FROM volumes WHERE name = ?", (name,)).rowcount:
                 if force:
@@ -161,10 +174,17 @@ class Volumes:
 
     # Users
 
-    def acquire(self, name: str | None, container_id: str) -> Volume:
+    def acquire(
+        self,
+        name: str | None,
+        container_id: str,
+        *,
+        labels: Mapping[str, str] = _NOTHING,
+        options: Mapping[str, str] = _NOTHING,
+    ) -> Volume:
         """Return the volume `name`, made if missing, or a new anonymous one; the container is now a user of it."""
         with self._database.transaction() as connection:
-            volume = self.create(name)
+            volume = self.create(name, labels=labels, options=options)
             connection.execute("INSERT OR IGNORE INTO volume_users VALUES (?, ?)", (volume.name, container_id))
         return volume
 
@@ -190,6 +210,39 @@ class Volumes:
             "SELECT container_id FROM volume_users WHERE volume = ? ORDER BY container_id", (name,)
         )
         return [row["container_id"] for row in rows]
+
+    # Mounts of volumes with options
+
+    def mount(self, name: str, container_id: str) -> None:
+        """Have a volume with options mounted for a container; nothing for one without. Again for the same: nothing.
+
+        NotFound. InvalidArgument: it cannot be mounted, with the kernel's reason.
+        """
+        volume = self.get(name)
+        if not volume.options:
+            return
+        with self._mounting:
+            if not is_mounted(volume.mountpoint):
+                local_options.mount_at(volume.options, volume.mountpoint)
+            self._mounted_for.setdefault(name, set()).add(container_id)
+
+    def unmount(self, container_id: str) -> None:
+        """End a container's use of mounted volumes; the last one's end unmounts. Nothing if it used none."""
+        with self._mounting:
+            for name in [name for name, users in self._mounted_for.items() if container_id in users]:
+                self._mounted_for[name].discard(container_id)
+                if not self._mounted_for[name]:
+                    del self._mounted_for[name]
+                    self._unmount_place(str(self._root / name / "_data"))
+
+    def _unmount_place(self, place: str) -> None:
+        try:
+            umount2(place)
+        except OSError as error:
+            if error.errno == errno.EBUSY:  # somebody on the host looks into it: it goes when they do
+                umount2(place, MNT_DETACH)
+            elif error.errno != errno.EINVAL:  # not mounted: an administrator was here before us
+                raise
 
     # Data
 
@@ -217,7 +270,7 @@ class Volumes:
             if not self.is_empty(name):
                 return False
             source = _open_source(stack, root, path)
-            if len(self.users(name)) > 1:
+            if len(self.users(name)) > 1 or volume.options:
                 # Somebody may have mounted this very directory: it must not be replaced by another.
                 copy_tree(source, _open(stack, volume.mountpoint))
                 return True
@@ -262,16 +315,6 @@ def _check_name(name: str) -> None:
             f'create {name}: "{name}" includes invalid characters for a local volume name, only '
             '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
         )
-
-
-def _check_options(options: Mapping[str, str]) -> None:
-    for key in options:
-        if key not in _OPTIONS:
-            raise InvalidArgument(f'invalid option: "{key}"')
-    if options.get("type") and not options.get("device"):
-        raise InvalidArgument('missing required option: "device"')
-    if options.get("device") and not options.get("type") and "bind" not in options.get("o", "").split(","):
-        raise InvalidArgument('missing required option: "type"')
 
 
 def _json(values: Mapping[str, str]) -> str:
