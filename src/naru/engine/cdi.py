@@ -91,13 +91,13 @@ class Found:
     common: Edits
 
 
-def registry(directories: Iterable[str] = SPEC_DIRS) -> dict[str, Found]:
+def registry() -> dict[str, Found]:
     """Return every device by its full name; later directories win, and a file that is damaged has none.
 
     A name that two files of one directory have is nobody's.
     """
     found: dict[str, Found] = {}
-    for directory in directories:
+    for directory in SPEC_DIRS:
         here: dict[str, Found] = {}
         twice: set[str] = set()
         for path in sorted(Path(directory).glob("*")):

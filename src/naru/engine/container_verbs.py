@@ -40,7 +40,7 @@ from naru.engine.processes import table
 from naru.engine.prune import is_pruned, parse_until
 from naru.engine.resources import this_host
 from naru.engine.stats import container_stats
-from naru.engine.update import updated
+from naru.engine.update import check_update, updated
 from naru.errors import Conflict, InvalidArgument, NaruError, NotFound, Unsupported
 
 Filters = Mapping[str, Sequence[str]]
@@ -123,9 +123,10 @@ class ContainerVerbs:
 
     def container_update(self, id: str, request: ContainerUpdateRequest) -> ContainerUpdateResponse:
         """Engine API, ContainerUpdate."""
+        warnings = check_update(request, this_host())
         with self.parts.containers.locked(id) as container:
             try:
-                host, warnings = updated(container, request, this_host())
+                host = updated(container, request)
                 if container.is_running:
                     self.lifecycle.task(container).update(limits(host, device_node))
             except (InvalidArgument, Conflict, Unsupported) as error:

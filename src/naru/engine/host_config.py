@@ -16,7 +16,6 @@ from naru.engine.log_config import task_log_config
 from naru.engine.namespaces import parse_port
 from naru.engine.security import SecurityOptions, apparmor_profile, seccomp_of
 from naru.engine.signals import parse_signal
-from naru.engine.storage import check_storage_options
 from naru.engine.tmpfs import check_tmpfs
 from naru.errors import InvalidArgument
 from naru.network.hosts import parse_extra_hosts
@@ -96,7 +95,7 @@ def check_host_config(host: HostConfig) -> list[str]:
     _check_network_files(host)
     _check_security(host)
     _check_devices(host)
-    check_storage_options(host.storage_opt or {})
+    _check_storage(host)
     task_log_config(host.log_config, "")
     rlimits(host)
     warnings = []
@@ -164,6 +163,14 @@ def _check_security(host: HostConfig) -> None:
     own |= {"uts"} if host.uts_mode != "host" else set()
     for name in host.sysctls or {}:
         check_sysctl(name, frozenset(own))
+
+
+def _check_storage(host: HostConfig) -> None:
+    """No layer of ours has a quota, on any file system."""
+    for name in host.storage_opt or {}:
+        if name.lower() != "size":
+            raise InvalidArgument(f"Unknown option {name}")
+        raise InvalidArgument("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
 
 
 def _check_devices(host: HostConfig) -> None:

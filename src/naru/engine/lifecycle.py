@@ -456,6 +456,12 @@ class Lifecycle:
     def remove(self, reference: str, *, force: bool, volumes: bool) -> None:
         """Remove a container and all that is only its own. Conflict: it runs and `force` was not asked."""
         container = self._parts.containers.get(reference)
+        while not self._try_remove(container, force=force, volumes=volumes):
+            pass
+
+    def _try_remove(self, container: Container, *, force: bool, volumes: bool) -> bool:
+        """Return False if it was started, by its restart policy, just before it could be removed."""
+        container = self._parts.containers.get(container.id)
         if container.is_running:
             if not force:
                 detail = (
@@ -471,10 +477,13 @@ class Lifecycle:
         try:
             with self._parts.containers.locked(container.id) as current:
                 self._cancel_restart(current.id)
+                if current.is_running and force:
+                    return False
                 self._remove(current, volumes=volumes)
         except NotFound:
             if not container.host_config.auto_remove:
                 raise
+        return True
 
     def _remove(self, container: Container, *, volumes: bool) -> None:
         parts = self._parts

@@ -108,9 +108,9 @@ def _spec_mount(point: MountPoint, asked: Mount | None, layers: Sequence[str]) -
             subpath=subpath,
         )
     bind = (asked.bind_options if asked is not None else None) or BindOptions()
-    words = ["bind" if bind.non_recursive else "rbind", point.propagation or "rprivate", "rw" if point.rw else "ro"]
-    if not point.rw and not bind.read_only_non_recursive:
-        words.append("rro")  # what is mounted below the source, too
+    words = ["bind" if bind.non_recursive else "rbind", point.propagation or "rprivate"]
+    if not point.rw:  # and no "rw" otherwise: what is read-only on the host stays so
+        words += ["ro"] if bind.read_only_non_recursive else ["ro", "rro"]  # what is mounted below the source, too
     volume = asked.volume_options if asked is not None else None
     return oci.Mount(
         destination=point.destination,

@@ -28,17 +28,22 @@ _FIXED = (
 )
 
 
-def updated(container: Container, request: ContainerUpdateRequest, host: Host) -> tuple[HostConfig, list[str]]:
-    """Return the container's host config after `request`, and warnings about what this host cannot limit.
+def check_update(request: ContainerUpdateRequest, host: Host) -> list[str]:
+    """Return warnings about limits that `host` cannot set, taken out of `request`. InvalidArgument: what cannot be."""
+    check_restart_policy(request.restart_policy, auto_remove=False)
+    return check_resources(request, host, is_update=True)
 
-    InvalidArgument: a limit that cannot be, or one that a container keeps. Conflict: it contradicts another.
+
+def updated(container: Container, request: ContainerUpdateRequest) -> HostConfig:
+    """Return the container's host config after a `request` that was checked.
+
+    InvalidArgument: a limit that a container keeps, or that contradicts another. Conflict: with one set before.
     """
     if container.status in (Status.REMOVING, Status.DEAD):
         raise Conflict('container is marked for removal and cannot be "update"')
     now = container.host_config
     _check_fixed(now, request)
     _check_conflicts(now, request)
-    warnings = check_resources(request, host, is_update=True)
     changed = msgspec.structs.replace(now)
     for name in Resources.__struct_fields__:
         value = getattr(request, name)
@@ -52,9 +57,8 @@ def updated(container: Container, request: ContainerUpdateRequest, host: Host) -
         policy = request.restart_policy
         if now.auto_remove and policy.name != "no":
             raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
-        check_restart_policy(policy, auto_remove=False)
         changed.restart_policy = policy
-    return changed, warnings
+    return changed
 
 
 def _check_fixed(now: HostConfig, request: ContainerUpdateRequest) -> None:
