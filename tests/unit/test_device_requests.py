@@ -107,3 +107,9 @@ def test_a_hook_that_is_never_run_is_refused(etc: Path) -> None:
     (etc / "gpu.yaml").write_text(YAML.replace("createContainer", "poststop"))
     with pytest.raises(InvalidArgument, match='a hook "poststop" cannot be run'):
         device_requests.check([DeviceRequest(count=1, capabilities=[["gpu"]])])
+
+
+def test_what_cannot_be_done_for_a_device_is_not_left_out_silently(etc: Path) -> None:
+    (etc / "gpu.yaml").write_text(YAML.replace("additionalGids: [44]", "netDevices: [{hostInterfaceName: x}]"))
+    with pytest.raises(InvalidArgument, match="intelRdt and netDevices are not supported"):
+        device_requests.check([DeviceRequest(count=1, capabilities=[["gpu"]])])

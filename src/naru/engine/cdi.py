@@ -69,6 +69,8 @@ class Edits(Struct, rename="camel"):
     mounts: list[Mount] = []
     hooks: list[Hook] = []
     additional_gids: list[int] = msgspec.field(default_factory=list, name="additionalGids")
+    intel_rdt: object = None
+    net_devices: object = None
 
 
 class Device(Struct, rename="camel"):
@@ -141,6 +143,8 @@ def resolve(names: Iterable[str], known: dict[str, Found]) -> list[Edits]:
             files.add(device.file)
             edits.append(device.common)
     for one in edits:
+        if one.intel_rdt or one.net_devices:
+            raise InvalidArgument("CDI device injection failed: intelRdt and netDevices are not supported")
         for hook in one.hooks:
             if hook.hook_name not in _HOOKS:
                 raise InvalidArgument(f'CDI device injection failed: a hook "{hook.hook_name}" cannot be run')
