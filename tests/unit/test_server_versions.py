@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from naru.api.container import ContainerCreateRequest, ContainerInspect
-from naru.api.host import HostConfig
+from naru.api.host import BindOptions, HostConfig, Mount
 from naru.api.image import ImageInspect, ImageSummary
 from naru.api.network import EndpointSettings, NetworkSettings
 from naru.api.system import SystemInfo
@@ -60,3 +60,18 @@ def test_a_version_we_do_not_speak_is_refused_in_dockers_words() -> None:
         parse("1.23")
     with pytest.raises(InvalidArgument, match=r"client version 9.9 is too new\. Maximum supported API version is 1.51"):
         parse("9.9")
+
+
+def test_before_1_44_a_read_only_bind_did_not_reach_what_is_mounted_below_it() -> None:
+    def request() -> ContainerCreateRequest:
+        mounts = [Mount(type="bind", source="/x", target="/y", read_only=True), Mount(type="tmpfs", target="/z")]
+        return ContainerCreateRequest(host_config=HostConfig(mounts=mounts))
+
+    old, new = request(), request()
+    normalize_create(old, (1, 43))
+    normalize_create(new, (1, 44))
+    assert [mount.bind_options for mount in old.host_config.mounts or []] == [
+        BindOptions(read_only_non_recursive=True),
+        None,
+    ]
+    assert [mount.bind_options for mount in new.host_config.mounts or []] == [None, None]

@@ -295,7 +295,7 @@ class CgroupV1(Struct, frozen=True):
         if swap is None and memory.limit is not None and memory.limit < 0:
             # A memory limit taken away takes the old limit on both away too, else it would be refused.
             swap = -1 if kernel.has(directory, "memory.memsw.limit_in_bytes") else None
-        if swap is not None:
+        if swap is not None and (swap >= 0 or _has_swap(directory)):  # unlimited is what a host without it has
             writes.append(("memory.memsw.limit_in_bytes", swap, "swap limit"))
         if len(writes) == 2:
             both_now = int(kernel.read(directory, "memory.memsw.limit_in_bytes")) if _has_swap(directory) else 0

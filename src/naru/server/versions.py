@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from naru.api.container import (
+    BindOptions,
     ContainerConfig,
     ContainerCreateRequest,
     ContainerInspect,
@@ -213,7 +214,19 @@ def _mounts_as_of_1_41(request: ContainerCreateRequest) -> None:
             mount.bind_options.create_mountpoint = False
 
 
+def _without_options_of_1_44(request: ContainerCreateRequest) -> None:
+    """A read-only bind did not reach down to the mounts below it, and there was no start interval."""
+    for mount in request.host_config.mounts or []:
+        if mount.type == "bind" and mount.read_only:
+            mount.bind_options = mount.bind_options or BindOptions()
+            mount.bind_options.read_only_non_recursive = True
+            mount.bind_options.read_only_force_recursive = False
+    if request.healthcheck is not None:
+        request.healthcheck.start_interval = 0
+
+
 _CREATE_REQUESTS: tuple[tuple[Version, Callable[[ContainerCreateRequest], None]], ...] = (
+    ((1, 44), _without_options_of_1_44),
     ((1, 42), _mounts_as_of_1_41),
     ((1, 40), _ipc_shareable),
 )
