@@ -117,6 +117,45 @@ def test_the_image_cannot_lead_the_copy_outside(volumes: Volumes, image: int) ->
     assert volumes.is_empty("db")
 
 
+@pytest.fixture
+def linked(tmp_path: Path) -> Iterator[Volumes]:
+    """Volumes below a root that is a link, as administrators make when a disk is full."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root").symlink_to("elsewhere")
+    yield Volumes(Database(tmp_path / "naru.db"), tmp_path / "root")
+    for place in (tmp_path / "elsewhere").glob("*/_data"):
+        subprocess.run(["umount", str(place)], check=False, capture_output=True)
+
+
+def test_a_volume_with_options_is_mounted_once_and_until_its_last_users_end(linked: Volumes) -> None:
+    volume = linked.create("mem", options={"type": "tmpfs", "device": "tmpfs", "o": "size=1m"})
+    linked.mount("mem", "one")
+    (Path(volume.mountpoint) / "word").touch()
+    linked.mount("mem", "two")
+    linked.unmount("one")
+    assert [path.name for path in Path(volume.mountpoint).iterdir()] == ["word"]
+    with pytest.raises(Conflict):
+        linked.remove("mem")
+    linked.unmount("two")
+    assert not os.path.ismount(volume.mountpoint)
+
+
+def test_what_a_killed_process_left_mounted_is_unmounted_before_anything_is_removed(
+    linked: Volumes, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "kept").touch()
+    options = {"type": "none", "device": str(tmp_path / "precious"), "o": "bind"}
+    for name in ("one", "two"):
+        linked.create(name, options=options)
+        linked.mount(name, "box")
+    after = Volumes(Database(tmp_path / "naru.db"), tmp_path / "root")
+    after.remove("one")
+    after.recover(())
+    assert after.is_empty("two")
+    assert (tmp_path / "precious" / "kept").exists()
+
+
 def test_recovery_forgets_dead_users_and_finishes_removals(volumes: Volumes, tmp_path: Path) -> None:
     volumes.acquire("db", "alive")
     volumes.acquire("db", "dead")

@@ -276,6 +276,13 @@ def test_what_contradicts_a_shared_namespace_is_refused(
     assert said in str(refused.value)
 
 
+def test_a_mac_address_has_six_bytes() -> None:
+    check_conflicts(ContainerConfig(), HostConfig(), ["02:42:AC:11:00:02", "02-42-ac-11-00-02", ""])
+    for wrong in ("02:42:ac:11:00", "02:42:ac:11:00:0g", "02:42-ac:11:00:02"):
+        with pytest.raises(InvalidArgument, match=f"invalid MAC address: {wrong}"):
+            check_conflicts(ContainerConfig(), HostConfig(), [wrong])
+
+
 @pytest.mark.parametrize(
     ("mount", "said"),
     [

@@ -33,6 +33,7 @@ _MODES = {
     "cgroup namespace": ("cgroupns_mode", ("", "private", "host"), False),
     "user namespace": ("userns_mode", ("", "host"), False),
 }
+_MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}\Z", re.IGNORECASE)
 _ACCESS = re.compile(r"[rwm]{1,3}\Z")
 
 
@@ -185,6 +186,9 @@ def _check_devices(host: HostConfig) -> None:
 
 def check_conflicts(config: ContainerConfig, host: HostConfig, mac_addresses: Sequence[str]) -> None:
     """Refuse what contradicts the network or the UTS namespace that is shared. InvalidArgument in Docker's words."""
+    for address in filter(None, mac_addresses):
+        if not _MAC.match(address):
+            raise InvalidArgument(f"invalid MAC address: {address}")
     if host.uts_mode == "host" and config.hostname:
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
     mode = host.network_mode

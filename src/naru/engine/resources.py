@@ -6,11 +6,11 @@ is refused. Texts are Docker's. Engine API, Resources.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from naru.api.host import Resources, ThrottleDevice
 from naru.errors import InvalidArgument
@@ -213,13 +213,17 @@ def _throttles(asked: Resources) -> list[Sequence[ThrottleDevice]]:
 
 
 def this_host() -> Host:
-    """Return what the machine that runs this has."""
-    return Host(supported(), os.cpu_count() or 1, _online("cpu"), _online("node"))
+    """Return what the machine that runs this has: CPUs come and go, what the kernel can limit does not."""
+    return Host(_supported(), os.cpu_count() or 1, _online("cpu"), _online("node"))
+
+
+_supported = functools.cache(supported)
 
 
 def _online(kind: str) -> str:
     """Return the kernel's list of CPUs or memory nodes; a kernel without NUMA has the node 0."""
     try:
-        return Path(f"/sys/devices/system/{kind}/online").read_text().strip()
+        with open(f"/sys/devices/system/{kind}/online", encoding="ascii") as file:
+            return file.read().strip()
     except FileNotFoundError:
         return "0"

@@ -90,7 +90,10 @@ class CloneLayers(Source, frozen=True):
         return f"image/{self.subpath}" if self.subpath else "image"
 
     def run(self, work: Workspace) -> None:
-        tree = overlay([path.lstrip("/") for path in self.layers], None, None, base="/")
+        base = os.path.commonpath([os.path.dirname(layer) for layer in self.layers])
+        if base == "/":
+            raise Refused("layers have no directory in common")  # on which older kernels mount, out of everybody's view
+        tree = overlay([os.path.relpath(layer, base) for layer in self.layers], None, None, base=base)
         if not self.subpath:
             work.sources[self.index] = tree
             return

@@ -96,9 +96,10 @@ class Volumes:
         What an earlier process mounted for containers that run no more is unmounted; `mount` comes before this for
         those that do.
         """
-        used = {str(self._root / name / "_data") for name in self._mounted_for}
+        used = {self._place(name) for name in self._mounted_for}
+        root = self._root.resolve()
         for entry in reversed(mounts()):
-            if Path(entry.mount_point).is_relative_to(self._root) and entry.mount_point not in used:
+            if Path(entry.mount_point).is_relative_to(root) and entry.mount_point not in used:
                 umount2(entry.mount_point, MNT_DETACH)
         with self._database.transaction() as connection:
             for row in connection.execute("SELECT DISTINCT container_id FROM volume_users").fetchall():
@@ -166,6 +167,8 @@ class Volumes:
                 if force:
                     return
                 raise NotFound(f"get {name}: no such volume")
+            if is_mounted(self._place(name)):  # a killed process left it so
+                self._unmount(name)
             try:
                 os.rename(self._root / name, doomed)
             except FileNotFoundError:
@@ -222,7 +225,7 @@ class Volumes:
         if not volume.options:
             return
         with self._mounting:
-            if not is_mounted(volume.mountpoint):
+            if not is_mounted(self._place(name)):
                 local_options.mount_at(volume.options, volume.mountpoint)
             self._mounted_for.setdefault(name, set()).add(container_id)
 
@@ -233,9 +236,14 @@ class Volumes:
                 self._mounted_for[name].discard(container_id)
                 if not self._mounted_for[name]:
                     del self._mounted_for[name]
-                    self._unmount_place(str(self._root / name / "_data"))
+                    self._unmount(name)
 
-    def _unmount_place(self, place: str) -> None:
+    def _place(self, name: str) -> str:
+        """Return where a volume is mounted, as the kernel lists it."""
+        return os.path.realpath(self._root / name / "_data")
+
+    def _unmount(self, name: str) -> None:
+        place = self._place(name)
         try:
             umount2(place)
         except OSError as error:
