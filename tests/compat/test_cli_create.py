@@ -12,6 +12,7 @@ import pytest
 from daemon import Daemon, wait_until
 
 from naru.engine.resources import this_host
+from naru.oci import platform as platforms
 
 pytestmark = pytest.mark.root
 
@@ -64,7 +65,8 @@ def test_an_option_that_cannot_work_is_refused_at_create(narud: Daemon, options:
 
 def test_an_image_for_another_platform_is_not_taken(narud: Daemon) -> None:
     done = narud.docker("create", "--pull", "never", "--platform", "linux/riscv64", "busybox")
-    assert "was found but its platform (linux/amd64) does not match the specified platform (linux/riscv64)" in done.err
+    own = f"linux/{platforms.host().architecture}"
+    assert f"was found but its platform ({own}) does not match the specified platform (linux/riscv64)" in done.err
 
 
 def test_what_means_nothing_is_warned_of(narud: Daemon) -> None:
