@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,8 +29,11 @@ _EXTENSIONS_NOT_NEEDED = re.compile(r"_tkinter|_ssl|_hashlib|_sqlite3|_dbm|_gdbm
 _APPLETS = ("sh", "true", "cat", "sleep", "id", "ls")
 
 
-def download(directory: Path) -> tuple[Path, Path, Path]:
-    """Fetch kernel and busybox into `directory`; return the kernel image, the overlay module and busybox."""
+MODULES = ("fs/overlayfs/overlay.ko", "drivers/block/loop.ko", "fs/quota/quota_tree.ko", "fs/quota/quota_v2.ko")
+
+
+def download(directory: Path) -> tuple[Path, list[Path], Path]:
+    """Fetch kernel and busybox into `directory`; return the kernel image, the modules to load in order, and busybox."""
     depends = subprocess.run(
         ["apt-cache", "depends", "linux-image-cloud-amd64"], check=True, capture_output=True, text=True
     ).stdout
@@ -45,11 +48,11 @@ def download(directory: Path) -> tuple[Path, Path, Path]:
         subprocess.run(["dpkg", "-x", package, directory], check=True)
         package.unlink()
     (image,) = directory.glob("boot/vmlinuz-*")
-    (module,) = directory.glob("lib/modules/*/kernel/fs/overlayfs/overlay.ko")
-    return image, module, directory / "bin/busybox"
+    modules = [path for name in MODULES for path in directory.glob(f"lib/modules/*/kernel/{name}")]
+    return image, modules, directory / "bin/busybox"
 
 
-def stage(root: Path, overlay_module: Path, busybox: Path) -> None:
+def stage(root: Path, modules: Sequence[Path], busybox: Path) -> None:
     """Lay out the guest's files below `root`, with all Python already compiled."""
     for directory in ("dev", "proc", "sys", "tmp", "root", "bin", "naru/site"):
         (root / directory).mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,10 @@ def stage(root: Path, overlay_module: Path, busybox: Path) -> None:
         _copy_libraries(extension, root)
     _copy_tree(REPOSITORY / "src/naru", root / "naru/site/naru")
     shutil.copytree(REPOSITORY / "tests/kernel", root / "naru/tests", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(overlay_module, root / "naru/overlay.ko")
+    (root / "naru/modules").mkdir()
+    for number, module in enumerate(modules):
+        shutil.copy(module, root / f"naru/modules/{number}")
+    make_disk(root / "naru/quota.img")
     shutil.copy(busybox, root / "bin/busybox")
     for applet in _APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
@@ -78,6 +84,14 @@ def stage(root: Path, overlay_module: Path, busybox: Path) -> None:
     init = root / "init"
     init.write_text(f"#!{python}\n" + (Path(__file__).parent / "guest_init.py").read_text())
     init.chmod(0o755)
+
+
+def make_disk(image: Path) -> None:
+    """Make an ext4 file system that knows projects and counts what they hold."""
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    features = ["-O", "project,quota", "-E", "quotatype=prjquota"]
+    subprocess.run(["mkfs.ext4", "-q", "-F", *features, str(image)], check=True, capture_output=True)
 
 
 def _copy_tree(source: Path, target: Path) -> None:

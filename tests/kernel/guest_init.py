@@ -7,6 +7,7 @@ import sys
 MS_BIND, MS_REC, MS_MOVE = 0x1000, 0x4000, 0x2000
 FINIT_MODULE = 313
 TESTS = ["/naru/tests/test_cgroup.py", "/naru/tests/guest_cgroup.py", "/naru/tests/guest_container.py"]
+TESTS += ["/naru/tests/guest_quota.py"]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,8 +37,10 @@ def main() -> None:
     mount("devpts", "/dev/pts", "devpts")
     mount("tmpfs", "/tmp", "tmpfs")
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
-    with open("/naru/overlay.ko") as module:
-        libc.syscall(FINIT_MODULE, module.fileno(), b"", 0)
+    for name in sorted(os.listdir("/naru/modules")):
+        with open(f"/naru/modules/{name}") as module:
+            if libc.syscall(FINIT_MODULE, module.fileno(), b"", 0):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
     environment = {
         "PATH": "/bin",
         "HOME": "/root",

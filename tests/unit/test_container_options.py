@@ -176,7 +176,7 @@ def test_cpu_lists_are_read_as_the_kernel_does() -> None:
         (HostConfig(shm_size=-1), "SHM size can not be less than 0"),
         (HostConfig(annotations={"": "x"}), "the empty string is not permitted as an annotation key"),
         (HostConfig(storage_opt={"foo": "1"}), "Unknown option foo"),
-        (HostConfig(storage_opt={"size": "1G"}), "--storage-opt is supported only for overlay over xfs with 'pquota'"),
+        (HostConfig(storage_opt={"size": "much"}), "invalid size: 'much'"),
         (HostConfig(dns=["dns.example.org"]), "invalid IP address in dns: dns.example.org"),
         (HostConfig(extra_hosts=["nothing"]), 'bad format for add-host: "nothing"'),
         (HostConfig(extra_hosts=["name:nothing"]), 'invalid IP address in add-host: "nothing"'),

@@ -15,14 +15,14 @@ from naru.engine import device_requests, mount_sources, names
 from naru.engine.clock import now
 from naru.engine.container import Container
 from naru.engine.devices import device_node, requested_devices
-from naru.engine.host_config import check_config, check_conflicts, check_host_config
+from naru.engine.host_config import check_config, check_conflicts, check_host_config, storage_size
 from naru.engine.limits import limits
 from naru.engine.links import check_links
 from naru.engine.merge import merge
 from naru.engine.namespaces import check_shared, requested_ports
 from naru.engine.parts import Parts
 from naru.engine.resources import check_resources, this_host
-from naru.errors import Conflict, InvalidArgument, NotFound
+from naru.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from naru.image.store import Image
 from naru.oci import platform as platforms
 from naru.oci.image import Platform
@@ -74,6 +74,7 @@ def create_container(
         undo.callback(shutil.rmtree, directory)
         parts.snapshots.prepare(container.id, image.chain_id)
         undo.callback(parts.snapshots.remove, container.id)
+        _limit_layer(parts, container)
         mount_sources.populate(parts, container, mounts)
         container = _add(parts, container, may_rename=not wanted)
         undo.pop_all()
@@ -92,6 +93,17 @@ def _add(parts: Parts, container: Container, *, may_rename: bool) -> Container:
             container = msgspec.structs.replace(container, name=names.generate(parts.containers.names()))
         else:
             return container
+
+
+def _limit_layer(parts: Parts, container: Container) -> None:
+    size = storage_size(container.host_config)
+    try:
+        if size:
+            parts.snapshots.limit(container.id, size)
+    except Unsupported:
+        raise InvalidArgument(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+        ) from None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from naru.api.container import ContainerConfig, HealthConfig
 from naru.api.host import HostConfig, RestartPolicy
 from naru.engine.limits import device_rule, rlimits
-from naru.engine.log_config import task_log_config
+from naru.engine.log_config import size_bytes, task_log_config
 from naru.engine.namespaces import parse_port
 from naru.engine.security import SecurityOptions, apparmor_profile, seccomp_of
 from naru.engine.signals import parse_signal
@@ -96,7 +96,7 @@ def check_host_config(host: HostConfig) -> list[str]:
     _check_network_files(host)
     _check_security(host)
     _check_devices(host)
-    _check_storage(host)
+    storage_size(host)
     task_log_config(host.log_config, "")
     rlimits(host)
     warnings = []
@@ -166,12 +166,16 @@ def _check_security(host: HostConfig) -> None:
         check_sysctl(name, frozenset(own))
 
 
-def _check_storage(host: HostConfig) -> None:
-    """No layer of ours has a quota, on any file system."""
-    for name in host.storage_opt or {}:
+def storage_size(host: HostConfig) -> int:
+    """Return the bytes that `--storage-opt size=` lets a container's layer hold, 0: any. InvalidArgument: no size."""
+    size = 0
+    for name, value in (host.storage_opt or {}).items():
         if name.lower() != "size":
             raise InvalidArgument(f"Unknown option {name}")
-        raise InvalidArgument("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+        size = size_bytes(value)
+        if size <= 0:
+            raise InvalidArgument(f"invalid size: '{value}'")
+    return size
 
 
 def _check_devices(host: HostConfig) -> None:

@@ -18,17 +18,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 
-from naru.errors import Conflict, Corrupt, NotFound
+from naru.errors import Conflict, Corrupt, NotFound, Unsupported
 from naru.image.decompress import Source
 from naru.image.diff import Change, changes
 from naru.image.settle import settle
 from naru.image.unpack import Unpacked, unpack_layer
+from naru.kernel import quota
 from naru.kernel.file import syncfs
 from naru.kernel.overlay import overlay
 from naru.kernel.tree import remove_tree, walk
@@ -58,6 +59,8 @@ WITH RECURSIVE stack (id, parent, depth) AS (
 """
 _LET_GO = "UPDATE snapshots SET state = 'removing', key = NULL, chain_id = NULL, parent = NULL WHERE id = ?"
 _EMPTY = "empty"
+# Projects of snapshots are numbered from here on, out of the way of those that people and other engines count from 1.
+_FIRST_PROJECT = 0x6E000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,18 @@ class Snapshots:
             number = self._insert("active", parent=self._number(parent), key=key)
             self._make_directories(number, parent)
         return self.overlay(key)
+
+    def limit(self, key: str, size_bytes: int) -> None:
+        """Let a new active snapshot hold no more than that, itself and what overlayfs needs for it.
+
+        Unsupported: the file system has no quotas of projects, or they are not on. NotFound.
+        """
+        number = self._active(key)["id"]
+        directories = (str(self._path(number)), str(self._root / str(number) / "work"))
+        try:
+            quota.limit_directories(directories, _FIRST_PROJECT + number, size_bytes)
+        except OSError as error:
+            raise Unsupported(f"no quota for snapshot {key}: {error.strerror}") from error
 
     def overlay(self, key: str) -> Overlay:
         """Return what to mount for an active snapshot. NotFound."""
@@ -348,12 +363,21 @@ class Snapshots:
         """Remove a directory, then its row: whoever stops in between leaves a row that says `removing`."""
         with self._database.transaction() as connection:
             connection.execute(_LET_GO, (number,))
+        self._end_limit(number)
         try:
             remove_tree(str(self._root / str(number)))
         except FileNotFoundError:
             pass
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM snapshots WHERE id = ?", (number,))
+
+    def _end_limit(self, number: int) -> None:
+        """Forget a snapshot's quota: the file system keeps limits of projects that hold nothing."""
+        with suppress(OSError), ExitStack() as stack:
+            descriptor = _open(stack, self._path(number))
+            project = quota.project_of(descriptor)
+            if project == _FIRST_PROJECT + number:
+                quota.limit_project(descriptor, project, 0)
 
     def _has_children(self, number: int) -> bool:
         return bool(self._database.query("SELECT 1 FROM snapshots WHERE parent = ? LIMIT 1", (number,)))
