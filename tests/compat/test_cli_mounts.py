@@ -203,3 +203,16 @@ def test_a_volume_that_cannot_be_mounted_says_why_and_starts_nothing(narud: Daem
 def test_a_tmpfs_at_a_new_place_is_for_everybody_and_at_an_old_one_as_the_image_has_it(narud: Daemon) -> None:
     script = "stat -c %a /new /root"
     assert narud("run", "--rm", "--tmpfs", "/new", "--tmpfs", "/root", "busybox", "sh", "-c", script) == "1777\n700"
+
+
+def test_files_of_a_container_at_rest_are_reached_through_its_mounts(narud: Daemon) -> None:
+    narud("run", "--rm", "--volume", "data:/v", "busybox", "sh", "-c", "mkdir /v/part; echo deep >/v/part/word")
+    part = ["--mount", "type=volume,source=data,target=/p,volume-subpath=part"]
+    image = ["--mount", "type=image,source=busybox,target=/img"]
+    narud("create", "--name", "box", *part, *image, "busybox", "cat", "/p/word", "/p/added")
+    assert b"deep" in narud.docker_bytes("cp", "box:/p/word", "-")
+    assert b"root:" in narud.docker_bytes("cp", "box:/img/etc/passwd", "-")
+    refused = narud.docker("cp", "/etc/hostname", "box:/img/hostname")
+    assert "read-only" in refused.err.lower() or "marked read-only" in refused.err
+    narud("cp", "/etc/hostname", "box:/p/added")
+    assert narud("start", "--attach", "box").splitlines()[0] == "deep"

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from naru.api.container import MountPoint
 from naru.engine import etc_files
 from naru.engine.container import Container
 from naru.engine.lifecycle import Lifecycle
+from naru.engine.mounts import Planned, planned_of
 from naru.engine.parts import Parts
 from naru.errors import Conflict, NaruError
 from naru.kernel import mntns
 from naru.kernel import mount as m
 from naru.runtime import rooted
+from naru.runtime.mount_sources import clone_beneath
+from naru.runtime.step import Refused, reason
 
 _ATTEMPTS = 10
 _SETTLING_S = 1.0
@@ -95,56 +99,85 @@ class Filesystems:
         """Mount the layers and, below them, what a start would mount there. `writable` under the container's lock."""
         snapshots = self._parts.snapshots
         points = self._mount_points(container)
-        if not writable:
-            self._make_mount_points(container, points)
-        root = snapshots.mount_detached(container.id) if writable else snapshots.mount_reading(container.id)
-        if not points:
-            return root
-        place = self._parts.paths.container(container.id) / "rootfs"
-        with _closing(root):
-            return mntns.with_mounts(root, str(place), lambda tree: _attach_all(tree, points))
+        with ExitStack() as undo:
+            self._mount_volumes(container, undo)
+            if not writable:
+                self._make_mount_points(container, points)
+            root = snapshots.mount_detached(container.id) if writable else snapshots.mount_reading(container.id)
+            if not points:
+                return root
+            place = self._parts.paths.container(container.id) / "rootfs"
+            with _closing(root):
+                return mntns.with_mounts(root, str(place), lambda tree: self._attach_all(tree, points))
 
-    def _mount_points(self, container: Container) -> list[MountPoint]:
-        """Return the volumes, the binds, and the files of /etc that a start has written, outer ones first."""
+    def _mount_volumes(self, container: Container, undo: ExitStack) -> None:
+        """Have volumes with options mounted while they are copied from; a copy of a mount goes on by itself."""
+        user = f"files of {container.id} {threading.get_ident()}"
+        undo.callback(self._parts.volumes.unmount, user)
+        for point in container.mounts:
+            if point.type == "volume":
+                self._parts.volumes.mount(point.name, user)
+
+    def _mount_points(self, container: Container) -> list[Planned]:
+        """Return volumes, binds and images, and the files of /etc that a start has written, outer ones first."""
         taken = [point.destination for point in container.mounts]
         files = [
-            MountPoint(type="bind", source=bind.source, destination=bind.destination, rw=True)
+            Planned(MountPoint(type="bind", source=bind.source, destination=bind.destination, rw=True))
             for bind in etc_files.binds(self._parts.paths.container(container.id), taken)
             if Path(bind.source).exists()
         ]
-        points = [point for point in container.mounts if point.source]
-        return sorted([*files, *points], key=lambda point: point.destination.count("/"))
+        points = [planned for planned in planned_of(container) if planned.point.source]
+        return sorted([*files, *points], key=lambda planned: planned.point.destination.count("/"))
 
-    def _make_mount_points(self, container: Container, points: Sequence[MountPoint]) -> None:
+    def _make_mount_points(self, container: Container, points: Sequence[Planned]) -> None:
         """Make, in the layer, the mount points that a first start would: nothing can be made in a view to be read."""
         outer = [point for point in points if not _is_below_another(point, points)]
         with _closing(self._parts.snapshots.mount_reading(container.id)) as root:
-            missing = [point for point in outer if not _exists(root, point.destination)]
+            missing = [planned for planned in outer if not _exists(root, planned.point.destination)]
         if not missing:
             return
         with self._parts.containers.locked(container.id) as current:
             if current.is_running:
                 return  # then its start has made them
             with _closing(self._parts.snapshots.mount_detached(container.id)) as root:
-                for point in missing:
-                    os.close(_make_target(root, point, is_directory=os.path.isdir(point.source)))
+                for planned in missing:
+                    with _closing(self._source(planned)) as source:
+                        os.close(_make_target(root, planned.point, is_directory=rooted.is_directory(source)))
 
+    def _attach_all(self, tree: int, points: Sequence[Planned]) -> None:
+        for planned in points:
+            point = planned.point
+            try:
+                self._attach(tree, planned)
+            except (OSError, Refused) as error:
+                said = reason(error)
+                raise NaruError(
+                    f"error while mounting volume '{point.source}' at {point.destination}: {said}"
+                ) from error
 
-def _attach_all(tree: int, points: Sequence[MountPoint]) -> None:
-    for point in points:
-        try:
-            _attach(tree, point)
-        except OSError as error:
-            said = (error.strerror or str(error)).lower()
-            raise NaruError(f"error while mounting volume '{point.source}' at {point.destination}: {said}") from error
+    def _attach(self, tree: int, planned: Planned) -> None:
+        with _closing(self._source(planned)) as source:
+            if not planned.point.rw:
+                m.mount_setattr(source, attr_set=m.MOUNT_ATTR_RDONLY)
+            with _closing(_make_target(tree, planned.point, is_directory=rooted.is_directory(source))) as target:
+                m.move_mount(source, target)
 
+    def _source(self, planned: Planned) -> int:
+        """Return a detached copy of what is mounted, as `runtime.mount_sources` takes it for a start.
 
-def _attach(tree: int, point: MountPoint) -> None:
-    with _closing(m.open_tree(m.AT_FDCWD, point.source, clone=True, recursive=True)) as source:
-        if not point.rw:
-            m.mount_setattr(source, attr_set=m.MOUNT_ATTR_RDONLY)
-        with _closing(_make_target(tree, point, is_directory=rooted.is_directory(source))) as target:
-            m.move_mount(source, target)
+        A part of an image needs Linux 6.15 here: OSError, EINVAL before.
+        """
+        point = planned.point
+        if point.type == "image":
+            top = self._parts.snapshots.mount_view(self._parts.images.get(point.source).chain_id)
+        elif not planned.subpath:
+            return m.open_tree(m.AT_FDCWD, point.source, clone=True, recursive=True)
+        else:
+            top = os.open(point.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not planned.subpath:
+            return top
+        with _closing(top):
+            return clone_beneath(top, planned.subpath, recursive=point.type != "image")
 
 
 def _make_target(root: int, point: MountPoint, *, is_directory: bool) -> int:
@@ -160,8 +193,8 @@ def _exists(root: int, path: str) -> bool:
     return True
 
 
-def _is_below_another(point: MountPoint, points: Sequence[MountPoint]) -> bool:
-    return any(point.destination.startswith(other.destination + "/") for other in points)
+def _is_below_another(one: Planned, all_of_them: Sequence[Planned]) -> bool:
+    return any(one.point.destination.startswith(f"{other.point.destination}/") for other in all_of_them)
 
 
 @contextmanager

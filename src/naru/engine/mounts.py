@@ -31,6 +31,12 @@ class Planned:
     is_inherited: bool = False
 
     @property
+    def subpath(self) -> str:
+        """What of the volume or image is mounted, "" for all of it."""
+        options = (self.asked.volume_options or self.asked.image_options) if self.asked is not None else None
+        return options.subpath if options is not None else ""
+
+    @property
     def wants_copy(self) -> bool:
         """True if an empty volume here takes the image's content: not with `nocopy`, and not a part of a volume."""
         if self.point.type != "volume" or self.is_inherited or "nocopy" in self.point.mode.split(","):
@@ -84,38 +90,23 @@ def planned_of(container: Container) -> list[Planned]:
 
 def spec_mounts(container: Container, layers: Mapping[str, Sequence[str]]) -> list[oci.Mount]:
     """Return a container's mounts for its spec; `layers` are the directories of its image mounts, by destination."""
-    mounts = [
-        _spec_mount(planned.point, planned.asked, layers.get(planned.point.destination, ()))
-        for planned in planned_of(container)
-    ]
+    mounts = [_spec_mount(planned, layers.get(planned.point.destination, ())) for planned in planned_of(container)]
     for destination, text in (container.host_config.tmpfs or {}).items():
         options = merge_options(filter(None, text.split(",")))
         mounts.append(oci.Mount(destination=destination, type="tmpfs", source="tmpfs", options=options))
     return mounts
 
 
-def _spec_mount(point: MountPoint, asked: Mount | None, layers: Sequence[str]) -> oci.Mount:
+def _spec_mount(planned: Planned, layers: Sequence[str]) -> oci.Mount:
+    point, asked = planned.point, planned.asked
+    mount = oci.Mount(destination=point.destination, type="bind", source=point.source, subpath=planned.subpath)
     if point.type == "tmpfs":
         return oci.Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=point.mode.split(","))
     if point.type == "image":
-        options = asked.image_options if asked is not None else None
-        subpath = options.subpath if options is not None else ""
-        return oci.Mount(
-            destination=point.destination,
-            type="bind",
-            options=["rbind", "rprivate", "ro"],
-            layers=list(layers),
-            subpath=subpath,
-        )
+        mount.source, mount.layers, mount.options = "", list(layers), ["rbind", "rprivate", "ro"]
+        return mount
     bind = (asked.bind_options if asked is not None else None) or BindOptions()
-    words = ["bind" if bind.non_recursive else "rbind", point.propagation or "rprivate"]
+    mount.options = ["bind" if bind.non_recursive else "rbind", point.propagation or "rprivate"]
     if not point.rw:  # and no "rw" otherwise: what is read-only on the host stays so
-        words += ["ro"] if bind.read_only_non_recursive else ["ro", "rro"]  # what is mounted below the source, too
-    volume = asked.volume_options if asked is not None else None
-    return oci.Mount(
-        destination=point.destination,
-        type="bind",
-        source=point.source,
-        options=words,
-        subpath=volume.subpath if volume is not None else "",
-    )
+        mount.options += ["ro"] if bind.read_only_non_recursive else ["ro", "rro"]  # what is mounted below it, too
+    return mount
