@@ -27,7 +27,7 @@ from naru.errors import Conflict, Forbidden
 from naru.kernel import netns
 from naru.kernel.conntrack import ConntrackSocket
 from naru.network.networks import Networks, NetworkSettings
-from naru.network.record import EndpointRequest, PortBinding, Sandbox, Subnet
+from naru.network.record import EndpointRequest, Naming, PortBinding, Sandbox, Subnet
 from naru.persist.database import Database
 
 T = TypeVar("T")
@@ -71,7 +71,8 @@ class Lab:
         return netns.run_inside(self.outside_fd, action)
 
     def join(self, sandbox_id: str, *ports: PortBinding, network: str = "bridge", **wishes: Any) -> Sandbox:
-        return self.networks.join(sandbox_id, [EndpointRequest(network, **wishes)], ports, name=sandbox_id[:4])
+        naming = Naming(sandbox_id[:4])
+        return self.networks.join(sandbox_id, [EndpointRequest(network, **wishes)], ports, naming=naming)
 
     def serve(self, netns_fd: int, port: int = 80) -> None:
         """Answer TCP and UDP on `port` with the client's address, a space and what it sent."""
@@ -483,8 +484,126 @@ def test_a_sandbox_on_two_networks_can_leave_and_join_one_while_running(lab: Lab
 
     assert answer == f"{web.endpoints[0].ip} hello"
     assert web.endpoints[0].interface == "eth1"
-    assert web.ports == ()
     assert "eth0" not in netns.run_inside(web.netns_fd, lambda: run("ip -o link"))
+
+
+@in_private_network
+def test_published_ports_and_the_default_route_follow_the_gateway_of_the_highest_priority(lab: Lab) -> None:
+    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    lab.networks.create("yard", subnets=[Subnet("10.45.0.0/24")])
+    web = lab.join(WEB, *PUBLISHED)
+    lab.serve(web.netns_fd)
+    lab.serve(lab.outside_fd)
+
+    def way_out() -> str:
+        return netns.run_inside(web.netns_fd, lambda: run("ip route show default").split()[2])
+
+    seen = [way_out()]
+    for change in (
+        lambda: lab.networks.connect(WEB, EndpointRequest("yard", gw_priority=1), PUBLISHED),
+        lambda: lab.networks.connect(WEB, EndpointRequest("back"), PUBLISHED),
+        lambda: lab.networks.disconnect(WEB, "yard"),
+        lambda: lab.networks.disconnect(WEB, "back"),
+    ):
+        ports = change().ports
+        seen.append(way_out())
+        assert [port.host_port for port in ports].count(8080) == len(ports) > 0
+        assert lab.outside(lambda: ask_tcp(HOST, 8080)) == f"{OUTSIDE} hello"
+        assert lab.outside(lambda: ask_udp(HOST, 8080)) == f"{OUTSIDE} hello"
+        assert ask_tcp("::1", 8080).endswith("hello")
+        assert netns.run_inside(web.netns_fd, lambda: ask_tcp(OUTSIDE, 80)) == f"{HOST} hello"
+
+    assert seen == ["172.30.0.1", "10.45.0.1", "10.45.0.1", "10.44.0.1", "172.30.0.1"]
+
+
+@in_private_network
+def test_a_sandbox_that_leaves_its_last_network_gives_its_ports_back_and_publishes_them_on_the_next(lab: Lab) -> None:
+    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    web = lab.join(WEB, *PUBLISHED)
+    lab.serve(web.netns_fd)
+
+    assert lab.networks.disconnect(WEB, "bridge").ports == ()
+    socket.create_server(("0.0.0.0", 8080)).close()
+    assert len(lab.networks.connect(WEB, EndpointRequest("back"), PUBLISHED).ports) == 4
+
+    assert lab.outside(lambda: ask_tcp(HOST, 8080)) == f"{OUTSIDE} hello"
+
+
+@in_private_network
+def test_a_connection_that_fails_changes_nothing(lab: Lab) -> None:
+    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    lab.join(DB, PortBinding(80, host_port=8080))
+    web = lab.join(WEB)
+    routes = netns.run_inside(web.netns_fd, lambda: run("ip route"))
+    links = run("ip -o link | grep master | cut -d: -f2 | sort")
+
+    with pytest.raises(Conflict, match="port is already allocated"):
+        lab.networks.connect(WEB, EndpointRequest("back"), PUBLISHED)
+
+    assert netns.run_inside(web.netns_fd, lambda: run("ip route")) == routes
+    assert run("ip -o link | grep master | cut -d: -f2 | sort") == links
+    assert lab.networks.sandbox(WEB) == web
+    assert lab.networks.endpoints(lab.networks.get("back").id) == {}
+    assert lab.networks.connect(WEB, EndpointRequest("back")).endpoints[1].ip == "10.44.0.2"
+
+
+class _KilledHere(BaseException):
+    """In place of SIGKILL: nothing of ours may run after it."""
+
+
+def _raise_killed(*_arguments: object) -> None:
+    raise _KilledHere
+
+
+@in_private_network
+def test_a_daemon_killed_while_connecting_leaves_the_sandbox_as_it_was(lab: Lab) -> None:
+    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    web = lab.join(WEB, *PUBLISHED)
+    lab.serve(web.netns_fd)
+    kept_fd = os.dup(web.netns_fd)
+    lab.undo.callback(os.close, kept_fd)
+    routes = netns.run_inside(web.netns_fd, lambda: run("ip route"))
+
+    # The last thing that a connection does is to record it: up to there everything in the kernel has changed.
+    save = lab.networks._records.save_sandbox
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            lab.networks._records, "save_sandbox", lambda record: save(record) if len(record.endpoints) == 1 else None
+        )
+        lab.networks.connect(WEB, EndpointRequest("back"), PUBLISHED)
+    lab.networks.close()
+    lab.networks = lab.start_networks()
+    restored = lab.networks.restore(WEB, kept_fd)
+    lab.networks.reconcile({WEB})
+
+    assert restored.endpoints == web.endpoints
+    assert netns.run_inside(kept_fd, lambda: run("ip route")) == routes
+    assert lab.outside(lambda: ask_tcp(HOST, 8080)) == f"{OUTSIDE} hello"
+
+
+@in_private_network
+def test_a_daemon_killed_while_disconnecting_finishes_it(lab: Lab) -> None:
+    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    web = lab.join(WEB, *PUBLISHED)
+    lab.networks.connect(WEB, EndpointRequest("back"), PUBLISHED)
+    lab.serve(web.netns_fd)
+    kept_fd = os.dup(web.netns_fd)
+    lab.undo.callback(os.close, kept_fd)
+
+    # The first thing that it does is to record it: nothing in the kernel has changed yet.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab.networks._ports, "move", _raise_killed)
+        with pytest.raises(_KilledHere):
+            lab.networks.disconnect(WEB, "back")
+    lab.networks.close()
+    lab.networks = lab.start_networks()
+    restored = lab.networks.restore(WEB, kept_fd)
+    lab.networks.reconcile({WEB})
+
+    assert [e.network_name for e in restored.endpoints] == ["bridge"]
+    assert netns.run_inside(kept_fd, lambda: run("ip route show default").split()[2]) == "172.30.0.1"
+    assert "eth1" not in netns.run_inside(kept_fd, lambda: run("ip -o link"))
+    assert lab.outside(lambda: ask_tcp(HOST, 8080)) == f"{OUTSIDE} hello"
 
 
 @in_private_network

@@ -119,6 +119,7 @@ class ContainerVerbs:
             if container.name == wanted:
                 raise InvalidArgument("Renaming a container with the same name as its current name")
             renamed = self.parts.containers.rename(container, wanted)
+            self.parts.networks.rename(container.id, wanted)
         self.lifecycle.publish(renamed, "rename", oldName=f"/{container.name}")
 
     def container_update(self, id: str, request: ContainerUpdateRequest) -> ContainerUpdateResponse:

@@ -19,7 +19,7 @@ from naru.engine.host_config import check_config, check_conflicts, check_host_co
 from naru.engine.limits import limits
 from naru.engine.links import check_links
 from naru.engine.merge import merge
-from naru.engine.namespaces import check_shared, requested_ports
+from naru.engine.namespaces import attachments, check_shared, requested_ports
 from naru.engine.parts import Parts
 from naru.engine.resources import check_resources, this_host
 from naru.errors import Conflict, InvalidArgument, NotFound, Unsupported
@@ -63,8 +63,8 @@ def create_container(
     check_config(container.config)
     requested_ports(container)
     with _not_the_image():
-        _check_networks(parts, container)
         check_shared(container, parts.containers)
+        container = msgspec.structs.replace(container, networking=attachments(container, parts.networks))
     check_links(container, parts.containers)
     with ExitStack() as undo:
         with _not_the_image():
@@ -168,14 +168,3 @@ def _with_defaults(host: HostConfig) -> HostConfig:
     host.cgroupns_mode = host.cgroupns_mode or "private"
     host.runtime = host.runtime or "naru"
     return host
-
-
-def _check_networks(parts: Parts, container: Container) -> None:
-    mode = container.host_config.network_mode
-    if mode.startswith("container:"):
-        parts.containers.get(mode.removeprefix("container:"))
-    elif mode not in ("default", "host", "none"):
-        parts.networks.get(mode)
-    for name in container.networking.endpoints_config or {}:
-        if name not in ("default", "host", "none") and not name.startswith("container:"):
-            parts.networks.get(name)

@@ -24,8 +24,10 @@ from naru.engine.clock import humanize, now, rfc3339
 from naru.engine.container import Container, Containers, Status
 from naru.engine.parts import Paths
 from naru.errors import InvalidArgument, NotFound
+from naru.network.names import dns_names
 from naru.network.record import Endpoint
 
+_PREDEFINED = ("bridge", "host", "none")
 _FILTERS = {
     "ancestor",
     "before",
@@ -121,17 +123,11 @@ def port_map(container: Container) -> PortMap:
 def endpoint_settings(container: Container) -> dict[str, EndpointSettings]:
     """Return the Networks map: what was asked, filled with what came of it."""
     asked = container.networking.endpoints_config or {}
-    mode = container.host_config.network_mode
-    if mode.startswith("container:"):
-        return {}
-    first = "bridge" if mode in ("", "default") else mode
-    names = dict.fromkeys([first, *("bridge" if name == "default" else name for name in asked)])
     joined = {endpoint.network_name: endpoint for endpoint in container.endpoints}
-    return {name: _endpoint(asked.get(name), joined.get(name)) for name in names}
+    return {name: _endpoint(container, name, settings, joined.get(name)) for name, settings in asked.items()}
 
 
-def _endpoint(asked: EndpointSettings | None, endpoint: Endpoint | None) -> EndpointSettings:
-    asked = asked or EndpointSettings()
+def _endpoint(container: Container, name: str, asked: EndpointSettings, endpoint: Endpoint | None) -> EndpointSettings:
     shown = EndpointSettings(
         ipam_config=asked.ipam_config,
         links=asked.links,
@@ -139,7 +135,10 @@ def _endpoint(asked: EndpointSettings | None, endpoint: Endpoint | None) -> Endp
         driver_opts=asked.driver_opts,
         gw_priority=asked.gw_priority,
         mac_address=asked.mac_address,
+        network_id=asked.network_id,
     )
+    if name not in _PREDEFINED:
+        shown.dns_names = dns_names(container.name, container.id, container.config.hostname, asked.aliases or ())
     if endpoint is not None:
         shown.mac_address = endpoint.mac
         shown.network_id = endpoint.network_id

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,13 +23,14 @@ import msgspec
 from naru.api.container import AttachOptions, ContainerWaitResponse
 from naru.engine import device_requests, etc_files, mount_sources
 from naru.engine.clock import now
+from naru.engine.connect import finish
 from naru.engine.container import Container, Status, Verb, advance
 from naru.engine.detach_keys import parse as parse_detach_keys
 from naru.engine.devices import device_node, host_devices, requested_devices
 from naru.engine.links import links
 from naru.engine.log_config import log_attributes, task_log_config
 from naru.engine.logs import LogStream
-from naru.engine.namespaces import join_network, shared_namespaces
+from naru.engine.namespaces import hostname_of, join_network, shared_namespaces
 from naru.engine.parts import Parts
 from naru.engine.signals import parse_signal
 from naru.engine.spec import runtime_spec
@@ -97,7 +97,7 @@ class Lifecycle:
             joined = join_network(container, parts.networks, parts.containers, undo)
             if joined.fd is not None and joined.is_ours:
                 close.callback(os.close, joined.fd)
-            hostname = container.config.hostname or self._default_hostname(container)
+            hostname = hostname_of(container, parts.containers)
             files_of = self._etc_directory(container)
             if files_of == directory:
                 etc_files.write(directory, container, hostname, joined.endpoints, links(container, parts.containers))
@@ -149,15 +149,6 @@ class Lifecycle:
     def _tell_running(self, container: Container) -> None:
         for callback in self._on_running:
             callback(container)
-
-    def _default_hostname(self, container: Container) -> str:
-        mode = container.host_config.network_mode
-        if mode == "host" or container.host_config.uts_mode == "host":
-            return socket.gethostname()
-        if mode.startswith("container:"):
-            other = self._parts.containers.get(mode.removeprefix("container:"))
-            return other.config.hostname or other.id[:12]
-        return container.id[:12]
 
     def _etc_directory(self, container: Container) -> Path:
         mode = container.host_config.network_mode
@@ -532,21 +523,14 @@ class Lifecycle:
             return  # it is just ending: its exit is on the way
         try:
             sandbox = self._parts.networks.restore(container.id, fd)
-            endpoints, ports = list(sandbox.endpoints), list(sandbox.ports)
+            container = finish(self._parts, container, sandbox)
         except NotFound:
-            endpoints, ports = [], []  # it has the host's network, or somebody else's
+            pass  # it has the host's network, or somebody else's
         finally:
             os.close(fd)
         if not container.is_running:
             self._parts.containers.save(
-                msgspec.structs.replace(
-                    container,
-                    status=Status.RUNNING,
-                    pid=task.pid,
-                    started_at=task.started_at,
-                    endpoints=endpoints,
-                    ports=ports,
-                )
+                msgspec.structs.replace(container, status=Status.RUNNING, pid=task.pid, started_at=task.started_at)
             )
 
     def discard_task(self, container_id: str) -> None:

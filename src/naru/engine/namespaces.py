@@ -7,14 +7,18 @@ and never by a mount, so that it goes when its last user goes.
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from naru.api.network import EndpointSettings
+import msgspec
+
+from naru.api.network import EndpointSettings, NetworkingConfig
 from naru.engine.container import Container, Containers
+from naru.engine.links import endpoint_links
 from naru.errors import Conflict, InvalidArgument
 from naru.network.networks import Networks
-from naru.network.record import Endpoint, EndpointRequest, PortBinding
+from naru.network.record import DEFAULT_NETWORK, Endpoint, EndpointRequest, Naming, PortBinding
 
 _MODES = {"pid": "pid_mode", "ipc": "ipc_mode", "uts": "uts_mode", "cgroup": "cgroupns_mode"}
 _NS_FILE = {"pid": "pid", "ipc": "ipc", "uts": "uts"}
@@ -72,35 +76,76 @@ def join_network(container: Container, networks: Networks, containers: Container
             name = containers.get(mode.removeprefix("container:")).id
             raise Conflict(f"cannot join network of a non running container: {name}") from None
         return Joined(os.open(f"/proc/{other.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-    if mode == "none" or container.config.network_disabled:
-        return Joined(networks.private_netns())
-    sandbox = networks.join(container.id, endpoint_requests(container), requested_ports(container), name=container.name)
+    naming = Naming(container.name, container.config.hostname, tuple(container.host_config.dns or ()))
+    sandbox = networks.join(container.id, endpoint_requests(container), requested_ports(container), naming=naming)
     undo.callback(networks.leave, container.id)
     return Joined(sandbox.netns_fd, False, list(sandbox.endpoints), list(sandbox.ports))
 
 
-def endpoint_requests(container: Container) -> list[EndpointRequest]:
-    """Return the attachments that the request asks for, the network of `--network` first."""
+def attachments(container: Container, networks: Networks) -> NetworkingConfig:
+    """Return the networks that a new container is to be on, by name: that of `--network` first, then the others asked.
+
+    NotFound: there is no such network. InvalidArgument: it cannot be on several, in Docker's words.
+    """
     mode = container.host_config.network_mode
-    first = "bridge" if mode in ("", "default") else mode
-    asked: dict[str, EndpointSettings] = {
-        "bridge" if name == "default" else name: settings
-        for name, settings in (container.networking.endpoints_config or {}).items()
-    }
-    names = [first, *(name for name in asked if name != first)]
-    return [_endpoint_request(name, asked.get(name), container) for name in names]
+    if mode.startswith("container:"):
+        return NetworkingConfig()
+    asked = dict(container.networking.endpoints_config or {})
+    main = network_key(mode)
+    found: dict[str, EndpointSettings] = {}
+    for name in dict.fromkeys([main, *(network_key(name) for name in asked)]):
+        network = networks.get(name)
+        spellings = [key for key in asked if network_key(key) in (network.name, network.id, name)]
+        settings = asked[spellings[0]] if spellings else EndpointSettings()
+        found.setdefault(network.name, msgspec.structs.replace(settings, network_id=network.id))
+    if len(found) > 1 and "none" in found:
+        raise InvalidArgument(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
+    if len(found) > 1 and "host" in found:
+        raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+    return NetworkingConfig(endpoints_config=found)
 
 
-def _endpoint_request(name: str, settings: EndpointSettings | None, container: Container) -> EndpointRequest:
-    settings = settings or EndpointSettings()
+def network_key(mode: str) -> str:
+    """Return the network that a network mode stands for."""
+    return DEFAULT_NETWORK if mode in ("", "default") else mode
+
+
+def endpoint_requests(container: Container) -> list[EndpointRequest]:
+    """Return the attachments that the container is to have; none for one without a network."""
+    asked = container.networking.endpoints_config or {}
+    if container.config.network_disabled or "none" in asked:
+        return []
+    return [endpoint_request(name, settings, container) for name, settings in asked.items()]
+
+
+def endpoint_request(name: str, settings: EndpointSettings, container: Container) -> EndpointRequest:
+    """Return what `settings` ask of the network `name`."""
     wanted = settings.ipam_config
+    is_main = name == network_key(container.host_config.network_mode)
     return EndpointRequest(
         network=name,
         ip=(wanted.ipv4_address if wanted else "") or None,
         ip6=(wanted.ipv6_address if wanted else "") or None,
-        mac=settings.mac_address or container.config.mac_address or None,
+        mac=settings.mac_address or (container.config.mac_address if is_main else "") or None,
         aliases=tuple(settings.aliases or ()),
+        links=endpoint_links(settings),
+        gw_priority=settings.gw_priority,
     )
+
+
+def hostname_of(container: Container, containers: Containers) -> str:
+    """Return the container's hostname: its own, or that of whom it shares it with."""
+    mode = container.host_config.network_mode
+    if container.config.hostname:
+        return container.config.hostname
+    if mode == "host" or container.host_config.uts_mode == "host":
+        return socket.gethostname()
+    if mode.startswith("container:"):
+        other = containers.get(mode.removeprefix("container:"))
+        return other.config.hostname or other.id[:12]
+    return container.id[:12]
 
 
 def requested_ports(container: Container) -> list[PortBinding]:

@@ -7,16 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from naru.api.network import (
     IPAM,
     EndpointResource,
+    EndpointSettings,
     IPAMConfig,
+    NetworkConnectRequest,
     NetworkCreateRequest,
     NetworkCreateResponse,
+    NetworkDisconnectRequest,
     NetworksPruneReport,
 )
 from naru.api.network import Network as WireNetwork
 from naru.engine.clock import rfc3339
+from naru.engine.connect import connect, disconnect
+from naru.engine.container import Container
 from naru.engine.parts import Parts
 from naru.engine.prune import is_pruned, parse_until
-from naru.errors import Conflict, Forbidden, InvalidArgument
+from naru.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from naru.network.record import Network, Subnet
 
 Filters = Mapping[str, Sequence[str]]
@@ -88,6 +93,27 @@ class NetworkVerbs:
         self.parts.events.publish("network", "create", network.id, {"name": network.name, "type": network.driver})
         return NetworkCreateResponse(id=network.id)
 
+    def network_connect(self, id: str, request: NetworkConnectRequest) -> None:
+        """Engine API, NetworkConnect."""
+        network = self.parts.networks.get(id)
+        with self.parts.containers.locked(request.container) as container:
+            if connect(self.parts, container, network, request.endpoint_config or EndpointSettings()):
+                self._tell("connect", network, container)
+
+    def network_disconnect(self, id: str, request: NetworkDisconnectRequest) -> None:
+        """Engine API, NetworkDisconnect. `force` means endpoints of containers that are gone; here are none."""
+        network = self.parts.networks.get(id)
+        try:
+            with self.parts.containers.locked(request.container) as container:
+                disconnect(self.parts, container, network)
+                self._tell("disconnect", network, container)
+        except NotFound as error:
+            raise NotFound(f"endpoint {request.container} not found") if request.force else error
+
+    def _tell(self, action: str, network: Network, container: Container) -> None:
+        attributes = {"container": container.id, "name": network.name, "type": network.driver}
+        self.parts.events.publish("network", action, network.id, attributes)
+
     def network_delete(self, id: str) -> None:
         """Engine API, NetworkDelete."""
         network = self.parts.networks.get(id)
@@ -123,6 +149,7 @@ class NetworkVerbs:
                         endpoint_id=endpoint.endpoint_id,
                         mac_address=endpoint.mac,
                         ipv4_address=f"{endpoint.ip}/{endpoint.prefix_len}" if endpoint.ip else "",
+                        ipv6_address=f"{endpoint.ip6}/{endpoint.prefix_len6}" if endpoint.ip6 else "",
                     )
         return found
 

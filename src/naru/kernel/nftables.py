@@ -263,6 +263,16 @@ def is_protocol(number: int) -> bytes:
     return _meta(16, _REGISTER) + _compare(bytes((number,)), False)
 
 
+def destination_port(port: int) -> bytes:
+    """Match the transport protocol's destination port; it must be one that has ports."""
+    return _payload(2, 2, 2, _REGISTER) + _compare(struct.pack(">H", port), False)
+
+
+def load_value(register: int, data: bytes) -> bytes:
+    """Put a constant into `register`."""
+    return _expression("immediate", be32(1, register), _value(2, data))
+
+
 def load_source(family: int, register: int) -> bytes:
     """Load the source address into 4-byte registers from `register` on."""
     offset, length = (12, 4) if family == NFPROTO_IPV4 else (8, 16)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from ipaddress import ip_address
 
@@ -31,15 +31,12 @@ from naru.network.ipam import AnyAddress, Pool, mac_for
 from naru.network.namespaces import DEVICE_PREFIX, FIRST_INTERFACE_INDEX
 from naru.network.record import Endpoint, EndpointRequest, Network
 
-_DEFAULT_BRIDGE = "bridge"
-
 
 def allocate(
     network: Network, pools: Mapping[int, Pool], request: EndpointRequest, *, position: int, undo: ExitStack
 ) -> Endpoint:
     """Reserve addresses for the sandbox's endpoint number `position` and name everything; `undo` gives them back."""
-    if (request.ip or request.ip6) and network.name == _DEFAULT_BRIDGE and network.is_predefined:
-        raise InvalidArgument("user specified IP address is supported on user defined networks only")
+    check_request(network, request)
     addresses: dict[int, AnyAddress] = {}
     for version, wanted in ((4, request.ip), (6, request.ip6)):
         pool = pools.get(version)
@@ -69,7 +66,48 @@ def allocate(
         prefix_len6=pools[6].network.prefixlen if ip6 else 0,
         gateway6=pools[6].gateway if ip6 and not network.internal else "",
         aliases=request.aliases,
+        links=request.links,
+        gw_priority=request.gw_priority,
     )
+
+
+def check_request(network: Network, request: EndpointRequest) -> None:
+    """Refuse, in Docker's words, what only networks of one's own have."""
+    if network.has_names:
+        return
+    if request.ip or request.ip6:
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
+    if request.aliases:
+        raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
+
+
+def gateways(endpoints: Iterable[Endpoint]) -> tuple[Endpoint | None, Endpoint | None]:
+    """Return the endpoints that have the default route of IPv4 and of IPv6.
+
+    The highest priority has it, then the first name in alphabetical order; internal networks have no gateway.
+    """
+    ranked = sorted(endpoints, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name))
+    return next((e for e in ranked if e.gateway), None), next((e for e in ranked if e.gateway6), None)
+
+
+def outward(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """Return the endpoint that published ports lead to: where the sandbox's own traffic leaves."""
+    gateway, gateway6 = gateways(endpoints)
+    return gateway or gateway6
+
+
+def default_routes(endpoints: Iterable[Endpoint], indexes: Mapping[str, int]) -> list[Message]:
+    """The messages, for the sandbox's namespace, that make its default routes, in place of those that are there.
+
+    `indexes` are those of its interfaces, by name; a container that may can have taken one away.
+    """
+    gateway, gateway6 = gateways(endpoints)
+    messages = []
+    if gateway and gateway.interface in indexes:
+        messages.append(add_default_route(ip_address(gateway.gateway), indexes[gateway.interface]))
+    if gateway6 and gateway6.interface in indexes:
+        messages.append(add_default_route(ip_address(gateway6.gateway6), indexes[gateway6.interface]))
+    return messages
 
 
 def new_veth(endpoint: Endpoint, netns_fd: int, *, mtu: int) -> Message:
@@ -78,7 +116,7 @@ def new_veth(endpoint: Endpoint, netns_fd: int, *, mtu: int) -> Message:
         endpoint.device,
         peer_netns_fd=netns_fd,
         peer_name=endpoint.interface,
-        peer_index=interface_index(endpoint),
+        peer_index=indexes_of_new([endpoint])[endpoint.interface],
         mtu=mtu,
     )
 
@@ -91,18 +129,14 @@ def plug_host_side(network: Network, bridge_index: int, endpoint: Endpoint, *, m
     ]
 
 
-def plug_inside(network: Network, endpoint: Endpoint, *, is_default_route: bool, mtu: int) -> list[Message]:
-    """The messages, for the sandbox's namespace, that give the peer its addresses and routes."""
-    index = interface_index(endpoint)
+def plug_inside(network: Network, endpoint: Endpoint, index: int, *, mtu: int) -> list[Message]:
+    """The messages, for the sandbox's namespace, that give the peer, which has `index` there, its addresses."""
     mac = bytes.fromhex(endpoint.mac.replace(":", ""))
     messages = [set_link(index, mac=mac, mtu=None if network.mtu == mtu else network.mtu)]
     if endpoint.ip:
         messages.append(add_address(index, ip_address(endpoint.ip), endpoint.prefix_len))
     if endpoint.ip6:
         messages.append(add_address(index, ip_address(endpoint.ip6), endpoint.prefix_len6))
-    if is_default_route:
-        gateways = (endpoint.gateway if endpoint.ip else "", endpoint.gateway6 if endpoint.ip6 else "")
-        messages += [add_default_route(ip_address(gateway), index) for gateway in gateways if gateway]
     return messages
 
 
@@ -121,9 +155,15 @@ def unplug(route: RouteSocket, device: str) -> None:
             raise
 
 
-def interface_index(endpoint: Endpoint) -> int:
-    """The index that the endpoint's interface has, or is to have, inside the sandbox."""
-    return FIRST_INTERFACE_INDEX + int(endpoint.interface.removeprefix("eth"))
+def indexes_of_new(endpoints: Iterable[Endpoint]) -> dict[str, int]:
+    """The indexes that interfaces have in a new namespace, made in this order: the kernel counts up.
+
+    In one that lost an interface it goes on counting, whatever index is asked for: there, look.
+    """
+    return {
+        endpoint.interface: FIRST_INTERFACE_INDEX + int(endpoint.interface.removeprefix("eth"))
+        for endpoint in endpoints
+    }
 
 
 def _checked_mac(mac: str) -> str:

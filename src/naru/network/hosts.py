@@ -37,9 +37,22 @@ def container_hosts(
     """
     entries = [*_LOCAL, *parse_extra_hosts(extra_hosts, host_gateway=host_gateway)]
     entries += [(address, " ".join(names)) for address, names in links]
-    own_names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-    entries += [(address, own_names) for address in addresses]
+    entries += [(address, own_names(hostname, domainname)) for address in addresses]
     return _lines(entries)
+
+
+def with_own_addresses(text: str, names: str, addresses: Sequence[str]) -> str:
+    """Return a file of `container_hosts` with other addresses for the container itself; other lines stay as they are.
+
+    `names` are the container's, as `own_names` gives them.
+    """
+    kept = [line for line in text.splitlines() if line.partition("\t")[2] != names or line.startswith("#")]
+    return "".join(f"{line}\n" for line in kept) + _lines((address, names) for address in addresses)
+
+
+def own_names(hostname: str, domainname: str = "") -> str:
+    """Return what a container's own addresses are called in its file."""
+    return f"{hostname}.{domainname} {hostname}" if domainname else hostname
 
 
 def host_network_hosts(host_file: str, *, extra_hosts: Sequence[str] = (), host_gateway: str = "") -> str:

@@ -23,21 +23,24 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from naru.errors import Conflict, Forbidden, InvalidArgument, NaruError, NotFound
+from naru.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from naru.kernel import netns
 from naru.kernel.netlink import Message
 from naru.kernel.rtnetlink import Counters, RouteSocket, counters
 from naru.network import bridge, create, endpoint, ipam
 from naru.network.coexist import FirewallWatch, accept_in_foreign_chains
 from naru.network.firewall import Firewall
+from naru.network.name_service import NameService
 from naru.network.namespaces import DEVICE_PREFIX as VETH_PREFIX
 from naru.network.namespaces import NamespacePool, ReadyNamespace, drop, make_bare, write_sysctl
+from naru.network.publish import PublishedPorts
 from naru.network.record import (
     DEVICE_PREFIX,
     OPTION_HOST_BINDING,
     Driver,
     Endpoint,
     EndpointRequest,
+    Naming,
     Network,
     PortBinding,
     Publication,
@@ -46,8 +49,7 @@ from naru.network.record import (
     SandboxRecord,
     Subnet,
 )
-from naru.network.relay import Relay
-from naru.network.reserve import PortReservations, Reserved
+from naru.network.resolv_conf import HOST_PATH
 from naru.persist.database import Database
 
 _log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class NetworkSettings(Struct, frozen=True):
     pools: tuple[tuple[str, int], ...] = ipam.DEFAULT_POOLS
     ready_namespaces: int = 4
     default_host_ip: str = ""
+    resolv_conf: str = HOST_PATH
 
 
 class Networks:
@@ -74,18 +77,18 @@ class Networks:
         self._lock = threading.RLock()
         self._route = RouteSocket()
         self._firewall = Firewall()
-        self._reservations = PortReservations()
-        self._relay = Relay()
+        self._ports = PublishedPorts(self._firewall, self._install)
+        self._names = NameService(self._settings.resolv_conf)
         self._pool = NamespacePool(self._settings.ready_namespaces, self._route, mtu=self._settings.mtu)
         self._watch: FirewallWatch | None = None
         self._bridge_index: dict[str, int] = {}
         self._can_translate_loopback = True
-        self._reserved: dict[str, Sequence[Reserved]] = {}
         self._netns: dict[str, int] = {}
         self._networks = {network.id: network for network in self._records.networks()}
         self._sandboxes = {record.id: record for record in self._records.sandboxes()}
         self._addresses = {network.id: _pools(network) for network in self._networks.values()}
         for record in self._sandboxes.values():
+            self._names.know(record)
             for attached in record.endpoints:
                 self._take_recorded(attached)
 
@@ -119,6 +122,8 @@ class Networks:
                 )
                 if (is_stray_port and link.name.startswith(VETH_PREFIX)) or is_stray_bridge:
                     endpoint.unplug(self._route, link.name)
+            for record in [record for record in self._sandboxes.values() if record.is_changing]:
+                self._settle(record)
             self._install()
 
     def close(self) -> None:
@@ -126,11 +131,9 @@ class Networks:
         if self._watch:
             self._watch.close()
         self._pool.close()
-        self._relay.close()
+        self._names.close()
         with self._lock:
-            for reserved in self._reserved.values():
-                self._reservations.release(reserved)
-            self._reserved.clear()
+            self._ports.close()
             for netns_fd in self._netns.values():
                 os.close(netns_fd)
             self._netns.clear()
@@ -231,13 +234,15 @@ class Networks:
         endpoints: Sequence[EndpointRequest],
         ports: Sequence[PortBinding] = (),
         *,
-        name: str = "",
+        naming: Naming | None = None,
     ) -> Sandbox:
-        """Make the sandbox of a container about to start; `name` is the container's, for messages.
+        """Make the sandbox of a container about to start; `naming` is the container's.
 
-        Its namespace has loopback up and the endpoints as eth0, eth1…; the first that leads outside has the default
-        route and the published ports. The descriptor stays ours until `leave`: send it on, do not close it.
+        Its namespace has loopback up and the endpoints as eth0, eth1…; one that leads outside has the default route and
+        the published ports (`endpoint.gateways`). On networks of one's own it finds others by name at 127.0.0.11. The
+        descriptor stays ours until `leave`: send it on, do not close it.
         """
+        naming = naming or Naming()
         # Before the lock: when none is ready, making one takes milliseconds.
         namespaces = [self._pool.take() if endpoints else ReadyNamespace(*make_bare(), device="")]
         try:
@@ -245,18 +250,15 @@ class Networks:
                 if sandbox_id in self._sandboxes:
                     raise Conflict(f"sandbox {sandbox_id} is already joined")
                 allocated = [self._allocate(request, position, undo) for position, request in enumerate(endpoints)]
-                outward = next((e for e in allocated if not self._networks[e.network_id].internal), None)
-                attached = self._plug_first(allocated, namespaces, outward)
-                reserved: Sequence[Reserved] = []
-                if outward and ports:
-                    reserved = self._publish(outward, ports, name or sandbox_id, undo)
-                published = tuple(entry.publication for entry in reserved)
-                record = SandboxRecord(sandbox_id, name, tuple(attached), published)
+                attached = tuple(self._plug_first(allocated, namespaces))
+                record = SandboxRecord(sandbox_id, naming.name, attached, hostname=naming.hostname, dns=naming.dns)
+                record = self._publish(record, ports, undo)
+                undo.callback(self._names.forget, sandbox_id)
+                self._serve_names(record, namespaces[0].netns_fd)
                 self._records.save_sandbox(record)
                 undo.pop_all()
                 self._sandboxes[sandbox_id] = record
                 self._netns[sandbox_id] = namespaces[0].netns_fd
-                self._reserved[sandbox_id] = reserved
                 namespaces[0].route.close()
                 return self._sandbox(record)
         except BaseException:
@@ -274,61 +276,82 @@ class Networks:
         with self._lock:
             return self._sandbox(self._record(sandbox_id))
 
-    def connect(self, sandbox_id: str, request: EndpointRequest) -> Sandbox:
-        """Attach a running sandbox to one more network. It gets the default route if it had none."""
+    def connect(self, sandbox_id: str, request: EndpointRequest, ports: Sequence[PortBinding] = ()) -> Sandbox:
+        """Attach a running sandbox to one more network. Forbidden, in Docker's words: it is there already.
+
+        Default routes and published ports move to the new endpoint if it comes first now; `ports` are what to publish
+        if nothing was so far, for want of a way out.
+        """
         with self._lock, ExitStack() as undo:
-            record = self._record(sandbox_id)
-            netns_fd = self._netns.get(sandbox_id, -1)
-            if netns_fd < 0:
-                raise Conflict(f"sandbox {sandbox_id} is not restored")
+            before, netns_fd = self._record(sandbox_id), self._held_netns(sandbox_id)
             network = self.get(request.network)
-            if any(existing.network_id == network.id for existing in record.endpoints):
-                raise Forbidden(f"endpoint with name {record.name} already exists in network {network.name}")
-            taken = {int(existing.interface.removeprefix("eth")) for existing in record.endpoints}
+            if any(existing.network_id == network.id for existing in before.endpoints):
+                raise Forbidden(f"endpoint with name {before.name} already exists in network {network.name}")
+            taken = {int(existing.interface.removeprefix("eth")) for existing in before.endpoints}
             position = next(number for number in range(len(taken) + 1) if number not in taken)
             attached = self._allocate(request, position, undo)
-            has_way_out = any(existing.gateway or existing.gateway6 for existing in record.endpoints)
-            with closing(netns.run_inside(netns_fd, RouteSocket)) as route:
-                default = None if has_way_out or network.internal else attached
-                self._plug([attached], netns_fd, route, default, has_first=False)
+            self._save(msgspec.structs.replace(before, is_changing=True))
+            undo.callback(self._save, before)
+            undo.callback(self._route_out, before, netns_fd)
             undo.callback(endpoint.unplug, self._route, attached.device)
-            record = msgspec.structs.replace(record, endpoints=(*record.endpoints, attached))
-            self._records.save_sandbox(record)
+            after = msgspec.structs.replace(before, endpoints=(*before.endpoints, attached))
+            with closing(netns.run_inside(netns_fd, RouteSocket)) as inside:
+                self._plug([attached], netns_fd, inside, has_first=False)
+            self._route_out(after, netns_fd)
+            if before.publications:
+                after = self._move_ports(before, after)
+                undo.callback(self._move_ports, after, before)
+            else:
+                after = self._publish(after, ports, undo)
+            undo.callback(self._serve_names, before, netns_fd)
+            self._serve_names(after, netns_fd)
+            self._save(after)
             undo.pop_all()
-            self._sandboxes[sandbox_id] = record
-            return self._sandbox(record)
+            return self._sandbox(after)
 
     def disconnect(self, sandbox_id: str, network_name_or_id: str) -> Sandbox:
-        """Detach a sandbox from a network; ports that were published there are withdrawn, none move."""
+        """Detach a running sandbox from a network. Forbidden, in Docker's words: it is not connected.
+
+        Default routes and published ports move to the endpoint that comes first then; with no way out left, ports are
+        withdrawn.
+        """
         with self._lock:
-            record, network = self._record(sandbox_id), self.get(network_name_or_id)
-            leaving = next((e for e in record.endpoints if e.network_id == network.id), None)
+            before, network = self._record(sandbox_id), self.get(network_name_or_id)
+            leaving = next((e for e in before.endpoints if e.network_id == network.id), None)
             if leaving is None:
-                raise NotFound(f"container {sandbox_id} is not connected to network {network.name}")
-            targets = (leaving.ip, leaving.ip6)
-            withdrawn = [p for p in record.publications if p.target_ip in targets]
-            record = msgspec.structs.replace(
-                record,
-                endpoints=tuple(e for e in record.endpoints if e is not leaving),
-                publications=tuple(p for p in record.publications if p not in withdrawn),
-            )
-            self._records.save_sandbox(record)
-            self._sandboxes[sandbox_id] = record
-            self._withdraw(sandbox_id, withdrawn)
+                raise Forbidden(f"container {sandbox_id} is not connected to network {network.name}")
+            netns_fd = self._held_netns(sandbox_id)
+            remaining = tuple(e for e in before.endpoints if e is not leaving)
+            after = msgspec.structs.replace(before, endpoints=remaining, is_changing=True)
+            self._save(after)
+            if endpoint.outward(remaining):
+                after = self._move_ports(before, after)
+            else:
+                after = msgspec.structs.replace(after, publications=())
+                self._ports.withdraw(sandbox_id, before.publications)
+            self._serve_names(after, netns_fd)
             endpoint.unplug(self._route, leaving.device)
             self._release_addresses(leaving)
-            return self._sandbox(record)
+            self._route_out(after, netns_fd)
+            self._save(msgspec.structs.replace(after, is_changing=False))
+            return self._sandbox(after)
+
+    def rename(self, sandbox_id: str, name: str) -> None:
+        """Make a sandbox known by its container's new name; nothing happens if there is none."""
+        with self._lock:
+            if sandbox_id in self._sandboxes:
+                self._save(msgspec.structs.replace(self._sandboxes[sandbox_id], name=name))
 
     def leave(self, sandbox_id: str) -> None:
-        """End a sandbox: ports, addresses and our hold on its namespace go. Harmless to repeat."""
+        """End a sandbox: ports, addresses, names and our hold on its namespace go. Harmless to repeat."""
         with self._lock:
             record = self._sandboxes.get(sandbox_id)
             if record is None:
                 return
             self._records.delete_sandbox(sandbox_id)
             del self._sandboxes[sandbox_id]
-            self._withdraw(sandbox_id, record.publications)
-            self._reserved.pop(sandbox_id, None)
+            self._names.forget(sandbox_id)
+            self._ports.withdraw(sandbox_id, record.publications)
             endpoint.silence(self._route, [attached.device for attached in record.endpoints])
             for attached in record.endpoints:
                 self._release_addresses(attached)
@@ -337,20 +360,13 @@ class Networks:
                 os.close(netns_fd)
 
     def restore(self, sandbox_id: str, netns_fd: int) -> Sandbox:
-        """Take up a running sandbox after a restart: hold its namespace (a duplicate) and bind its ports again.
-
-        A port that somebody took meanwhile is logged, not fatal: translation still serves everybody but the relay.
-        """
+        """Take up a running sandbox after a restart: hold its namespace (a duplicate), its ports and its names."""
         with self._lock:
             record = self._record(sandbox_id)
             if sandbox_id not in self._netns:
                 self._netns[sandbox_id] = os.dup(netns_fd)
-            if sandbox_id not in self._reserved:
-                reserved, failures = self._reservations.restore(record.publications)
-                for failure in failures:
-                    _log.warning("sandbox %s: cannot reserve a published port again: %s", sandbox_id, failure)
-                self._reserved[sandbox_id] = reserved
-                self._relay_all(reserved)
+            self._ports.restore(sandbox_id, record.publications)
+            self._serve_names(record, netns_fd)
             return self._sandbox(record)
 
     def traffic(self, sandbox_id: str) -> dict[str, Counters]:
@@ -382,8 +398,19 @@ class Networks:
             raise InvalidArgument(f"network {network.name} takes no endpoints")
         return endpoint.allocate(network, self._addresses[network.id], request, position=position, undo=undo)
 
+    def _held_netns(self, sandbox_id: str) -> int:
+        try:
+            return self._netns[sandbox_id]
+        except KeyError:
+            raise Conflict(f"sandbox {sandbox_id} is not restored") from None
+
+    def _save(self, record: SandboxRecord) -> None:
+        self._records.save_sandbox(record)
+        self._sandboxes[record.id] = record
+        self._names.know(record)
+
     def _plug_first(
-        self, attached: Sequence[Endpoint], namespaces: MutableSequence[ReadyNamespace], default: Endpoint | None
+        self, attached: Sequence[Endpoint], namespaces: MutableSequence[ReadyNamespace]
     ) -> Sequence[Endpoint]:
         """Attach endpoints to the one new namespace; return them, the first with the veth that was ready.
 
@@ -395,7 +422,7 @@ class Networks:
             ready = namespaces[0]
             plugged = [msgspec.structs.replace(attached[0], device=ready.device), *attached[1:]]
             try:
-                self._plug(plugged, ready.netns_fd, ready.route, default)
+                self._plug(plugged, ready.netns_fd, ready.route)
                 return plugged
             except OSError as error:
                 if is_last_try or error.errno not in (errno.EINVAL, errno.ENODEV):
@@ -407,72 +434,70 @@ class Networks:
         raise AssertionError("the second try returns or raises")
 
     def _plug(
-        self,
-        attached: Sequence[Endpoint],
-        netns_fd: int,
-        inside: RouteSocket,
-        default: Endpoint | None,
-        *,
-        has_first: bool = True,
+        self, attached: Sequence[Endpoint], netns_fd: int, inside: RouteSocket, *, has_first: bool = True
     ) -> None:
-        """Attach endpoints to a namespace; `has_first` says that the veth of the first exists already."""
+        """Attach endpoints to a namespace; `has_first`: it is new, and the veth of the first exists already."""
         host_side: list[Message] = []
         inner_side: list[Message] = []
+        settings: list[tuple[Network, Endpoint, int]] = []
         for position, e in enumerate(attached):
             network = self._networks[e.network_id]
             if position or not has_first:
                 host_side.append(endpoint.new_veth(e, netns_fd, mtu=network.mtu))
             mtu = self._settings.mtu if has_first and not position else network.mtu
             host_side += endpoint.plug_host_side(network, self._bridge_index[network.id], e, mtu=mtu)
-            is_default = default is not None and e.endpoint_id == default.endpoint_id
-            inner_side += endpoint.plug_inside(network, e, is_default_route=is_default, mtu=mtu)
+            settings.append((network, e, mtu))
         self._route.transact(host_side)
+        indexes = endpoint.indexes_of_new(attached) if has_first else _indexes(inside)
+        for network, e, mtu in settings:
+            inner_side += endpoint.plug_inside(network, e, indexes[e.interface], mtu=mtu)
+        if has_first:
+            inner_side += endpoint.default_routes(attached, indexes)
         with_ipv6 = [e.interface for e in attached if e.ip6]
         if with_ipv6:
             netns.run_inside(netns_fd, lambda: _enable_ipv6(with_ipv6))
         inside.transact(inner_side)
 
-    def _publish(
-        self, outward: Endpoint, ports: Sequence[PortBinding], name: str, undo: ExitStack
-    ) -> Sequence[Reserved]:
+    def _route_out(self, record: SandboxRecord, netns_fd: int) -> None:
+        with closing(netns.run_inside(netns_fd, RouteSocket)) as inside:
+            inside.transact(endpoint.default_routes(record.endpoints, _indexes(inside)))
+
+    def _settle(self, record: SandboxRecord) -> None:
+        """Finish what a killed daemon had begun to a sandbox: devices that the record does not name are gone by now."""
+        outward = endpoint.outward(record.endpoints)
+        publications: Sequence[Publication] = ()
+        if outward:
+            self._route_out(record, self._held_netns(record.id))
+            publications = self._ports.move(record.id, outward)
+        else:
+            self._ports.withdraw(record.id, record.publications)
+        self._save(msgspec.structs.replace(record, publications=tuple(publications), is_changing=False))
+
+    def _publish(self, record: SandboxRecord, ports: Sequence[PortBinding], undo: ExitStack) -> SandboxRecord:
+        outward = endpoint.outward(record.endpoints)
+        if not outward or not ports:
+            return record
         options = self._networks[outward.network_id].options
-        try:
-            reserved = self._reservations.reserve(
-                ports,
-                target_ip=outward.ip,
-                target_ip6=outward.ip6,
-                default_host_ip=options.get(OPTION_HOST_BINDING) or self._settings.default_host_ip,
-            )
-        except NaruError as error:
-            subject = f"driver failed programming external connectivity on endpoint {name} ({outward.endpoint_id})"
-            raise type(error)(f"{subject}: {error}") from error
-        undo.callback(self._reservations.release, reserved)
-        publications = [entry.publication for entry in reserved]
-        try:
-            self._firewall.publish(publications)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            self._install()  # somebody flushed the ruleset a moment ago
-            self._firewall.publish(publications)
-        undo.callback(self._firewall.withdraw, publications)
-        self._relay_all(reserved)
-        undo.callback(self._relay.remove, [entry.socket for entry in reserved if entry.socket])
-        return reserved
+        publications = self._ports.publish(
+            record.id,
+            outward,
+            ports,
+            name=record.name or record.id,
+            default_host_ip=options.get(OPTION_HOST_BINDING) or self._settings.default_host_ip,
+            undo=undo,
+        )
+        return msgspec.structs.replace(record, publications=publications)
 
-    def _relay_all(self, reserved: Sequence[Reserved]) -> None:
-        for publication, holder in reserved:
-            if holder:
-                self._relay.add(holder, (publication.target_ip, publication.target_port))
+    def _move_ports(self, before: SandboxRecord, after: SandboxRecord) -> SandboxRecord:
+        """Lead published ports to where the sandbox's way out is now, if that is elsewhere."""
+        outward = endpoint.outward(after.endpoints)
+        if not outward or not before.publications or outward == endpoint.outward(before.endpoints):
+            return after
+        return msgspec.structs.replace(after, publications=self._ports.move(before.id, outward))
 
-    def _withdraw(self, sandbox_id: str, publications: Sequence[Publication]) -> None:
-        held, leaving = self._reserved.get(sandbox_id, []), set(publications)
-        going = [entry for entry in held if entry.publication in leaving]
-        self._reserved[sandbox_id] = [entry for entry in held if entry.publication not in leaving]
-        self._relay.remove([entry.socket for entry in going if entry.socket])
-        if publications and not self._firewall.withdraw(publications):
-            self._install()
-        self._reservations.release(going)
+    def _serve_names(self, record: SandboxRecord, netns_fd: int) -> None:
+        is_closed_in = all(self._networks[attached.network_id].internal for attached in record.endpoints)
+        self._names.serve(record, netns_fd, can_forward=not is_closed_in)
 
     def _release_addresses(self, attached: Endpoint) -> None:
         pools = self._addresses.get(attached.network_id, {})
@@ -563,6 +588,10 @@ def _pools(network: Network) -> dict[int, ipam.Pool]:
 def _enable_ipv6(interfaces: Sequence[str]) -> None:
     for interface in interfaces:
         write_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "0")
+
+
+def _indexes(inside: RouteSocket) -> dict[str, int]:
+    return {link.name: link.number for link in inside.links()}
 
 
 def _boot_id() -> str:

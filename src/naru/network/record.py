@@ -95,6 +95,11 @@ class Network(Struct, frozen=True):
         return _flag(self.options, OPTION_ICC)
 
     @property
+    def has_names(self) -> bool:
+        """Whether sandboxes on it know each other by name."""
+        return self.is_bridge and self.name != DEFAULT_NETWORK
+
+    @property
     def masquerades(self) -> bool:
         """Whether endpoints reach the outside under the host's address."""
         return not self.internal and _flag(self.options, OPTION_MASQUERADE)
@@ -105,16 +110,23 @@ class Network(Struct, frozen=True):
 
 
 DEVICE_PREFIX = "nr-"
+DEFAULT_NETWORK = "bridge"
 
 
 class EndpointRequest(Struct, frozen=True):
-    """A wish to be on a network, with the addresses asked for."""
+    """A wish to be on a network, with the addresses asked for.
+
+    `links` are (name, alias): what the sandbox alone calls others. The endpoint with the highest `gw_priority` has the
+    default route and the published ports.
+    """
 
     network: str
     ip: str | None = None
     mac: str | None = None
     aliases: tuple[str, ...] = ()
     ip6: str | None = None
+    links: tuple[tuple[str, str], ...] = ()
+    gw_priority: int = 0
 
 
 class Endpoint(Struct, frozen=True):
@@ -133,6 +145,13 @@ class Endpoint(Struct, frozen=True):
     prefix_len6: int = 0
     gateway6: str = ""
     aliases: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    gw_priority: int = 0
+
+    @property
+    def has_names(self) -> bool:
+        """Whether sandboxes on its network know each other by name: on every network but the default one."""
+        return self.network_name != DEFAULT_NETWORK
 
 
 class PortBinding(Struct, frozen=True):
@@ -171,13 +190,27 @@ class Sandbox(Struct, frozen=True):
     ports: tuple[PortBinding, ...] = ()
 
 
+class Naming(Struct, frozen=True):
+    """What a sandbox is called, and the DNS servers it asked for instead of the host's."""
+
+    name: str = ""
+    hostname: str = ""
+    dns: tuple[str, ...] = ()
+
+
 class SandboxRecord(Struct, frozen=True):
-    """What must survive the daemon of a sandbox; `name` is the container's, for messages."""
+    """What must survive the daemon of a sandbox.
+
+    `is_changing` is set while a running sandbox is connected or disconnected: a daemon that finds it was killed then.
+    """
 
     id: str
     name: str
     endpoints: tuple[Endpoint, ...] = ()
     publications: tuple[Publication, ...] = ()
+    hostname: str = ""
+    dns: tuple[str, ...] = ()
+    is_changing: bool = False
 
     @property
     def ports(self) -> tuple[PortBinding, ...]:
@@ -244,4 +277,4 @@ class Records:
 
 
 def _flag(options: dict[str, str], name: str) -> bool:
-    return options.get(name, "true").lower() not in ("false", "0")
+    return options.get(name, "true").lower() not in ("false", "f", "0")

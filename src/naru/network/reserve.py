@@ -88,7 +88,7 @@ class PortReservations:
             taken: list[Reserved] = []
             try:
                 for host in hosts:
-                    target = target_ip6 or target_ip if ":" in host else target_ip or target_ip6
+                    target = target_for(host, target_ip, target_ip6)
                     taken.append(self._take(Publication(binding.protocol, host, port, target, binding.container_port)))
             except BaseException:
                 self.release(taken)
@@ -131,6 +131,11 @@ class PortReservations:
         holder = _bind(publication)
         self._held.setdefault(key, []).append(publication.host_ip)
         return Reserved(publication, holder)
+
+
+def target_for(host_ip: str, target_ip: str, target_ip6: str) -> str:
+    """Return which of a container's addresses serves a host address: that of its own version, if there is one."""
+    return target_ip6 or target_ip if ":" in host_ip else target_ip or target_ip6
 
 
 def _bind(publication: Publication) -> socket.socket | None:

@@ -18,6 +18,10 @@ FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 FALLBACK_NAMESERVERS6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
 
+# Where the engine's own DNS server answers inside a container.
+OWN_SERVER = "127.0.0.11"
+
+
 class ResolvConf(Struct, frozen=True):
     """The three things a resolver is told."""
 
@@ -75,6 +79,20 @@ def container_resolv_conf(
         servers = FALLBACK_NAMESERVERS + (FALLBACK_NAMESERVERS6 if has_ipv6 else ())
     search = tuple(dns_search) or host.search
     return ResolvConf(servers, () if search == (".",) else search, tuple(dns_options) or host.options)
+
+
+def own_resolv_conf(host_text: str, *, dns_search: Sequence[str] = (), dns_options: Sequence[str] = ()) -> ResolvConf:
+    """Return what a container is to be told whose names the engine's own server resolves.
+
+    That server asks the container's real ones. `ndots:0`, unless another number is asked for, has names of containers
+    tried as they are, before any search domain.
+    """
+    host = parse(host_text)
+    search = tuple(dns_search) or host.search
+    options = tuple(dns_options) or host.options
+    if not any(option.startswith("ndots:") for option in options):
+        options += ("ndots:0",)
+    return ResolvConf((OWN_SERVER,), () if search == (".",) else search, options)
 
 
 def _reachable(conf: ResolvConf, *, has_ipv6: bool) -> tuple[str, ...]:
