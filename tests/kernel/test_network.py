@@ -62,7 +62,9 @@ class Lab:
     def start_networks(self) -> Networks:
         networks = Networks(
             Database(self.directory / "naru.db"),
-            settings=NetworkSettings(ready_namespaces=1, bridge_subnet="172.30.0.0/16"),
+            settings=NetworkSettings(
+                ready_namespaces=1, bridge_subnet="172.30.0.0/16", resolv_conf=str(self.directory / "resolv.conf")
+            ),
         )
         networks.ensure_default()
         return networks
