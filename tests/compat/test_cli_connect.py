@@ -266,3 +266,93 @@ def test_a_restarted_daemon_answers_and_connects_as_before(own_narud: Daemon) ->
     own_narud("rm", "--force", "app", "web")
     own_narud("network", "rm", "front", "back")
     wait_until(lambda: not own_narud.leaks())
+
+
+@pytest.fixture
+def made(narud: Daemon) -> Iterator[Daemon]:
+    """The daemon; the networks of the test are removed."""
+    yield narud
+    narud.clear()
+    names = narud("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}").split()
+    # Configurations last: they are in use until then.
+    [narud.docker("network", "rm", name) for _ in range(2) for name in names]
+
+
+def test_options_of_a_new_network_are_in_force_and_shown(made: Daemon) -> None:
+    bridge = "com.docker.network.bridge"
+    made(
+        *("network", "create", "--attachable", "--scope", "local", "--label", "a=b"),
+        *("--subnet", "10.63.0.0/16", "--ip-range", "10.63.5.0/24", "--gateway", "10.63.0.1"),
+        *("--aux-address", "router=10.63.5.0", "--aux-address", "printer=10.63.5.1"),
+        *("-o", f"{bridge}.name=tested0", "-o", f"{bridge}.enable_icc=false"),
+        *("-o", f"{bridge}.enable_ip_masquerade=false", "-o", "com.docker.network.driver.mtu=1400"),
+        "net",
+    )
+    shown = json.loads(made("network", "inspect", "--verbose", "net"))[0]
+    assert shown["IPAM"]["Config"] == [
+        {
+            "Subnet": "10.63.0.0/16",
+            "IPRange": "10.63.5.0/24",
+            "Gateway": "10.63.0.1",
+            "AuxiliaryAddresses": {"router": "10.63.5.0", "printer": "10.63.5.1"},
+        }
+    ]
+    assert (shown["Attachable"], shown["Scope"], shown["Labels"]) == (True, "local", {"a": "b"})
+    assert "tested0" in made.namespace.links()
+    run(made, "one", "--network", "net")
+    run(made, "two", "--network", "net")
+    assert "10.63.5.2/16" in inside(made, "one", "ip -o address show eth0")
+    assert "mtu 1400" in inside(made, "one", "ip -o link show eth0")
+    assert "10.63.5.3" in inside(made, "one", "nslookup two")
+    assert not pings(made, "one", "two")
+    assert made.docker("exec", "one", "ping", "-c", "1", "-W", "1", made.namespace.outer).code == 1
+
+
+def test_a_configuration_is_the_pattern_of_others(made: Daemon) -> None:
+    made("network", "create", "--config-only", "--subnet", "10.64.0.0/24", "--label", "a=b", "pattern")
+    made("network", "create", "--config-from", "pattern", "--label", "c=d", "net")
+    shown = json.loads(made("network", "inspect", "net"))[0]
+    assert (shown["ConfigFrom"]["Network"], shown["Labels"]) == ("pattern", {"a": "b", "c": "d"})
+    assert shown["IPAM"]["Config"][0]["Subnet"] == "10.64.0.0/24"
+    assert json.loads(made("network", "inspect", "pattern"))[0]["ConfigOnly"]
+    run(made, "box", "--network", "net")
+    assert 'configuration network "pattern" is in use' in refusal(made, "rm", "pattern")
+    assert "takes no endpoints" in refusal(made, "connect", "pattern", "box")
+    assert 'configuration network "x" does not exist' in refusal(made, "create", "--config-from", "x", "y")
+
+
+def test_new_networks_that_cannot_be_are_refused_in_dockers_words(made: Daemon) -> None:
+    icc, mtu = "com.docker.network.bridge.enable_icc", "com.docker.network.driver.mtu"
+    parsing = f'failed to parse {icc} value: maybe (strconv.ParseBool: parsing "maybe": invalid syntax)'
+    assert refusal(made, "create", "-o", f"{icc}=maybe", "x") == parsing
+    assert refusal(made, "create", "-o", f"{mtu}=-3", "x") == "invalid MTU number: -3"
+    assert "swarm is not active" in refusal(made, "create", "--scope", "swarm", "x")
+    assert refusal(made, "create", "--ingress", "x") == "Ingress network can only be global scope network"
+    assert refusal(made, "create", "--ipam-driver", "foo", "x") == 'plugin "foo" not found'
+    mode = "com.docker.network.bridge.gateway_mode_ipv4=routed"
+    assert "is not offered by this engine" in refusal(made, "create", "-o", mode, "x")
+
+
+def test_networks_are_listed_and_pruned_by_filters(made: Daemon) -> None:
+    made("network", "create", "--label", "keep", "kept")
+    made("network", "create", "--label", "project=x", "first")
+    made("network", "create", "--label", "project=y", "second")
+    run(made, "box", "--network", "second")
+
+    def listed(*filters: str) -> set[str]:
+        flags = [part for value in filters for part in ("--filter", value)]
+        return set(made("network", "ls", "--format", "{{.Name}}", *flags).split())
+
+    assert listed("type=builtin") == {"bridge", "host", "none"}
+    assert listed("type=custom") == {"kept", "first", "second"}
+    assert listed("label=project") == {"first", "second"}
+    assert listed("label=project=y") == {"second"}
+    assert listed("type=custom", "dangling=true") == {"kept", "first"}
+    assert listed("name=irs") == {"first"}
+    assert listed("driver=null") == {"none"}
+    assert listed("scope=swarm") == set()
+    assert refusal(made, "ls", "--filter", "type=x") == "invalid filter: 'type'='x'"
+    assert "invalid filter 'nothing'" in refusal(made, "ls", "--filter", "nothing=x")
+    assert made("network", "prune", "--force", "--filter", "until=1h") == ""
+    assert "first" in made("network", "prune", "--force", "--filter", "label!=keep")
+    assert listed("type=custom") == {"kept", "second"}

@@ -143,8 +143,8 @@ def _shut_down(end: socket.socket) -> None:
 
 
 def two_networks(lab: Lab) -> None:
-    lab.networks.create("front", subnets=[Subnet("10.44.0.0/24")])
-    lab.networks.create("back", subnets=[Subnet("10.45.0.0/24")])
+    lab.create("front", subnets=[Subnet("10.44.0.0/24")])
+    lab.create("back", subnets=[Subnet("10.45.0.0/24")])
 
 
 def use(lab: Lab, *servers: str) -> None:
@@ -228,7 +228,7 @@ def test_links_are_names_for_one_alone(lab: Lab) -> None:
 
 @in_private_network
 def test_addresses_of_both_versions_and_their_names(lab: Lab) -> None:
-    lab.networks.create("six", enable_ipv6=True, subnets=[Subnet("10.46.0.0/24"), Subnet("fd46::/64")])
+    lab.create("six", enable_ipv6=True, subnets=[Subnet("10.46.0.0/24"), Subnet("fd46::/64")])
     web = join(lab, WEB, "web", "six")
     join(lab, DB, "db", "six")
 
@@ -357,7 +357,7 @@ def test_a_silent_server_delays_nobody_who_asks_for_a_name_that_is_known(lab: La
 @in_private_network
 def test_a_container_of_internal_networks_alone_asks_nobody_outside(lab: Lab) -> None:
     two_networks(lab)
-    lab.networks.create("inner", internal=True, subnets=[Subnet("10.47.0.0/24")])
+    lab.create("inner", internal=True, subnets=[Subnet("10.47.0.0/24")])
     upstream = Upstream(lab, "127.0.0.1")
     use(lab, "127.0.0.1")
     web = join(lab, WEB, "web", "inner")

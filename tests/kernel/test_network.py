@@ -16,7 +16,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +26,9 @@ import pytest
 from naru.errors import Conflict, Forbidden
 from naru.kernel import netns
 from naru.kernel.conntrack import ConntrackSocket
+from naru.network.create import NetworkRequest
 from naru.network.networks import Networks, NetworkSettings
-from naru.network.record import EndpointRequest, Naming, PortBinding, Sandbox, Subnet
+from naru.network.record import EndpointRequest, Naming, Network, PortBinding, Sandbox, Subnet
 from naru.persist.database import Database
 
 T = TypeVar("T")
@@ -68,6 +69,9 @@ class Lab:
         )
         networks.ensure_default()
         return networks
+
+    def create(self, name: str, subnets: Sequence[Subnet] = (), **wishes: Any) -> Network:
+        return self.networks.create(NetworkRequest(name, subnets=tuple(subnets), **wishes))
 
     def outside(self, action: Callable[[], T]) -> T:
         return netns.run_inside(self.outside_fd, action)
@@ -243,7 +247,7 @@ def test_containers_reach_the_outside_under_the_hosts_address_and_each_other_und
 
 @in_private_network
 def test_an_ipv6_network_is_published_translated_and_masqueraded(lab: Lab) -> None:
-    lab.networks.create("six", enable_ipv6=True, subnets=[Subnet("fd30::/64")])
+    lab.create("six", enable_ipv6=True, subnets=[Subnet("fd30::/64")])
     web = lab.join(WEB, *PUBLISHED, network="six")
     lab.serve(web.netns_fd)
     lab.serve(lab.outside_fd)
@@ -254,6 +258,19 @@ def test_an_ipv6_network_is_published_translated_and_masqueraded(lab: Lab) -> No
     assert netns.run_inside(web.netns_fd, lambda: ask_tcp(OUTSIDE6, 80)) == f"{HOST6} hello"
     assert netns.run_inside(web.netns_fd, lambda: ask_tcp(HOST6, 8080)).endswith("hello")
     assert ask_tcp("::1", 8080).endswith("hello")
+
+
+@in_private_network
+def test_a_network_of_ipv6_alone_has_no_ipv4_and_is_published_on_both(lab: Lab) -> None:
+    lab.create("six", enable_ipv4=False, enable_ipv6=True, subnets=[Subnet("fd30::/64")])
+    web = lab.join(WEB, *PUBLISHED, network="six")
+    lab.serve(web.netns_fd)
+    lab.serve(lab.outside_fd)
+
+    assert (web.endpoints[0].ip, web.endpoints[0].ip6) == ("", "fd30::2")
+    assert lab.outside(lambda: ask_tcp(HOST6, 8080)) == f"{OUTSIDE6} hello"
+    assert lab.outside(lambda: ask_tcp(HOST, 8080)) == "fd30::1 hello"
+    assert netns.run_inside(web.netns_fd, lambda: ask_tcp(OUTSIDE6, 80)) == f"{HOST6} hello"
 
 
 @in_private_network
@@ -300,7 +317,7 @@ def test_a_container_cannot_reach_the_hosts_loopback(lab: Lab) -> None:
 
 @in_private_network
 def test_networks_are_isolated_but_for_published_ports(lab: Lab) -> None:
-    lab.networks.create("back")
+    lab.create("back")
     web, db = lab.join(WEB, *PUBLISHED), lab.join(DB, network="back")
     lab.serve(web.netns_fd)
 
@@ -321,7 +338,7 @@ def test_an_outsider_with_a_route_reaches_no_unpublished_port(lab: Lab) -> None:
 
 @in_private_network
 def test_an_internal_network_leads_nowhere(lab: Lab) -> None:
-    lab.networks.create("vault", internal=True)
+    lab.create("vault", internal=True)
     web, db = lab.join(WEB, network="vault"), lab.join(DB, network="vault")
     lab.serve(web.netns_fd)
 
@@ -344,7 +361,7 @@ def test_traffic_passes_a_foreign_forward_chain_that_drops(lab: Lab) -> None:
 
 @in_private_network
 def test_accept_rules_go_to_docker_user_and_disappear_with_their_network(lab: Lab) -> None:
-    back = lab.networks.create("back")
+    back = lab.create("back")
     run(
         "nft 'table ip filter { chain DOCKER-USER { }; "
         "chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; }'"
@@ -476,7 +493,7 @@ def test_free_ports_are_found_in_ranges_and_in_the_ephemeral_range(lab: Lab) -> 
 
 @in_private_network
 def test_a_sandbox_on_two_networks_can_leave_and_join_one_while_running(lab: Lab) -> None:
-    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24", ip_range="10.44.0.128/25")])
+    lab.create("back", subnets=[Subnet("10.44.0.0/24", ip_range="10.44.0.128/25")])
     web, db = lab.join(WEB, *PUBLISHED), lab.join(DB, network="back", ip="10.44.0.7")
     lab.serve(db.netns_fd)
 
@@ -491,8 +508,8 @@ def test_a_sandbox_on_two_networks_can_leave_and_join_one_while_running(lab: Lab
 
 @in_private_network
 def test_published_ports_and_the_default_route_follow_the_gateway_of_the_highest_priority(lab: Lab) -> None:
-    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
-    lab.networks.create("yard", subnets=[Subnet("10.45.0.0/24")])
+    lab.create("back", subnets=[Subnet("10.44.0.0/24")])
+    lab.create("yard", subnets=[Subnet("10.45.0.0/24")])
     web = lab.join(WEB, *PUBLISHED)
     lab.serve(web.netns_fd)
     lab.serve(lab.outside_fd)
@@ -520,7 +537,7 @@ def test_published_ports_and_the_default_route_follow_the_gateway_of_the_highest
 
 @in_private_network
 def test_a_sandbox_that_leaves_its_last_network_gives_its_ports_back_and_publishes_them_on_the_next(lab: Lab) -> None:
-    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    lab.create("back", subnets=[Subnet("10.44.0.0/24")])
     web = lab.join(WEB, *PUBLISHED)
     lab.serve(web.netns_fd)
 
@@ -533,7 +550,7 @@ def test_a_sandbox_that_leaves_its_last_network_gives_its_ports_back_and_publish
 
 @in_private_network
 def test_a_connection_that_fails_changes_nothing(lab: Lab) -> None:
-    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    lab.create("back", subnets=[Subnet("10.44.0.0/24")])
     lab.join(DB, PortBinding(80, host_port=8080))
     web = lab.join(WEB)
     routes = netns.run_inside(web.netns_fd, lambda: run("ip route"))
@@ -559,7 +576,7 @@ def _raise_killed(*_arguments: object) -> None:
 
 @in_private_network
 def test_a_daemon_killed_while_connecting_leaves_the_sandbox_as_it_was(lab: Lab) -> None:
-    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    lab.create("back", subnets=[Subnet("10.44.0.0/24")])
     web = lab.join(WEB, *PUBLISHED)
     lab.serve(web.netns_fd)
     kept_fd = os.dup(web.netns_fd)
@@ -585,7 +602,7 @@ def test_a_daemon_killed_while_connecting_leaves_the_sandbox_as_it_was(lab: Lab)
 
 @in_private_network
 def test_a_daemon_killed_while_disconnecting_finishes_it(lab: Lab) -> None:
-    lab.networks.create("back", subnets=[Subnet("10.44.0.0/24")])
+    lab.create("back", subnets=[Subnet("10.44.0.0/24")])
     web = lab.join(WEB, *PUBLISHED)
     lab.networks.connect(WEB, EndpointRequest("back"), PUBLISHED)
     lab.serve(web.netns_fd)
@@ -620,7 +637,7 @@ def test_a_bridge_that_somebody_deleted_is_made_again_at_the_next_join(lab: Lab)
 
 @in_private_network
 def test_a_network_in_use_is_kept_and_its_device_goes_with_it(lab: Lab) -> None:
-    back = lab.networks.create("back")
+    back = lab.create("back")
     lab.join(DB, network="back")
     with pytest.raises(Forbidden, match="has active endpoints"):
         lab.networks.remove("back")

@@ -37,7 +37,7 @@ def connect(parts: Parts, container: Container, network: Network, settings: Endp
         raise InvalidArgument(_HOST)
     if mode == "host" or mode.startswith("container:"):
         raise InvalidArgument(_SHARED)
-    if network.driver is Driver.NULL or "none" in asked:
+    if network.name == "none" or "none" in asked:
         raise InvalidArgument(_PRIVATE)
     settings = msgspec.structs.replace(settings, network_id=network.id)
     request = endpoint_request(network.name, settings, container)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from naru.api.network import (
     IPAM,
+    ConfigReference,
     EndpointResource,
     EndpointSettings,
     IPAMConfig,
@@ -22,10 +23,22 @@ from naru.engine.container import Container
 from naru.engine.parts import Parts
 from naru.engine.prune import is_pruned, parse_until
 from naru.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from naru.network.create import NetworkRequest
 from naru.network.record import Network, Subnet
 
 Filters = Mapping[str, Sequence[str]]
 _PREDEFINED = ("bridge", "host", "none")
+_LIST_FILTERS = ("driver", "id", "label", "name", "scope", "type", "dangling")
+_PRUNE_FILTERS = ("until", "label", "label!")
+# Each row: a filter, its values, and what is said of another, in Docker's words.
+_FILTER_VALUES = (
+    ("type", ("builtin", "custom"), "invalid filter: 'type'='{}'"),
+    (
+        "dangling",
+        ("true", "1", "false", "0"),
+        'invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")',
+    ),
+)
 
 
 class NetworkVerbs:
@@ -36,10 +49,7 @@ class NetworkVerbs:
     def network_list(self, *, filters: Filters | None = None) -> list[WireNetwork]:
         """Engine API, NetworkList."""
         filters = filters or {}
-        known = {"driver", "id", "label", "name", "scope", "type", "dangling"}
-        for key in filters:
-            if key not in known:
-                raise InvalidArgument(f"invalid filter '{key}'")
+        _check_filters(filters)
         return [self._wire(network) for network in self.parts.networks.list() if self._is_listed(network, filters)]
 
     def _is_listed(self, network: Network, filters: Filters) -> bool:
@@ -60,6 +70,8 @@ class NetworkVerbs:
     def network_inspect(self, id: str, *, verbose: bool = False, scope: str = "") -> WireNetwork:
         """Engine API, NetworkInspect."""
         network = self.parts.networks.get(id)
+        if scope not in ("", "local"):
+            raise NotFound(f"network {id} not found")
         shown = self._wire(network)
         shown.containers = self._members(network)
         return shown
@@ -72,23 +84,30 @@ class NetworkVerbs:
             raise InvalidArgument(
                 f'error looking up network plugin {request.driver}: plugin "{request.driver}" not found'
             )
-        subnets = [
-            Subnet(
-                subnet=config.subnet,
-                gateway=config.gateway,
-                ip_range=config.ip_range,
-                reserved=config.auxiliary_addresses or {},
-            )
-            for config in (request.ipam.config if request.ipam else None) or []
-        ]
+        _check_create(request)
+        ipam = request.ipam or IPAM()
         network = self.parts.networks.create(
-            request.name,
-            subnets=subnets,
-            attachable=request.attachable,
-            options=request.options or {},
-            labels=request.labels or {},
-            internal=request.internal,
-            enable_ipv6=bool(request.enable_ipv6),
+            NetworkRequest(
+                name=request.name,
+                subnets=tuple(
+                    Subnet(
+                        subnet=config.subnet,
+                        gateway=config.gateway,
+                        ip_range=config.ip_range,
+                        reserved=config.auxiliary_addresses or {},
+                    )
+                    for config in ipam.config or []
+                ),
+                options=request.options or {},
+                labels=request.labels or {},
+                ipam_options=ipam.options or {},
+                internal=request.internal,
+                attachable=request.attachable,
+                enable_ipv4=request.enable_ipv4 is not False,
+                enable_ipv6=bool(request.enable_ipv6),
+                is_config_only=request.config_only,
+                config_from=request.config_from.network if request.config_from else "",
+            )
         )
         self.parts.events.publish("network", "create", network.id, {"name": network.name, "type": network.driver})
         return NetworkCreateResponse(id=network.id)
@@ -129,10 +148,13 @@ class NetworkVerbs:
     def network_prune(self, *, filters: Filters | None = None) -> NetworksPruneReport:
         """Engine API, NetworkPrune."""
         filters = filters or {}
+        for key in filters:
+            if key not in _PRUNE_FILTERS:
+                raise InvalidArgument(f"invalid filter '{key}'")
         until = parse_until(filters)
         deleted = []
         for network in self.parts.networks.list():
-            if network.name in _PREDEFINED or self._members(network):
+            if network.name in _PREDEFINED or network.is_config_only or self._members(network):
                 continue
             if is_pruned(network.labels, network.created, filters, until):
                 self.network_delete(network.id)
@@ -159,15 +181,48 @@ class NetworkVerbs:
             id=network.id,
             created=rfc3339(network.created),
             driver=network.driver,
+            enable_ipv4=network.enable_ipv4,
             enable_ipv6=network.enable_ipv6,
             ipam=IPAM(
+                driver=network.ipam_driver,
+                options=dict(network.ipam_options),
                 config=[
-                    IPAMConfig(subnet=pool.subnet, gateway=pool.gateway, ip_range=pool.ip_range)
+                    IPAMConfig(
+                        subnet=pool.subnet,
+                        gateway=pool.gateway,
+                        ip_range=pool.ip_range,
+                        auxiliary_addresses=dict(pool.reserved) or None,
+                    )
                     for pool in network.subnets
-                ]
+                ],
             ),
+            config_only=network.is_config_only,
+            config_from=ConfigReference(network=network.config_from),
             internal=network.internal,
             attachable=network.attachable,
             options=dict(network.options),
             labels=dict(network.labels),
         )
+
+
+def _check_filters(filters: Filters) -> None:
+    for key in filters:
+        if key not in _LIST_FILTERS:
+            raise InvalidArgument(f"invalid filter '{key}'")
+    for key, allowed, words in _FILTER_VALUES:
+        for value in filters.get(key, ()):
+            if value not in allowed:
+                raise InvalidArgument(words.format(value))
+
+
+def _check_create(request: NetworkCreateRequest) -> None:
+    """Refuse, in Docker's words, what needs a swarm or a plugin."""
+    if request.ingress:
+        raise Forbidden("Ingress network can only be global scope network")
+    if request.scope == "swarm":
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+    if request.scope not in ("", "local"):
+        raise InvalidArgument(f"invalid network scope {request.scope}: without a swarm there is only local")
+    driver = request.ipam.driver if request.ipam else ""
+    if driver not in ("", "default"):
+        raise NotFound(f'plugin "{driver}" not found')

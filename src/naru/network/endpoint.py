@@ -73,6 +73,8 @@ def allocate(
 
 def check_request(network: Network, request: EndpointRequest) -> None:
     """Refuse, in Docker's words, what only networks of one's own have."""
+    if not network.is_bridge:
+        raise InvalidArgument(f"network {network.name} takes no endpoints")
     if network.has_names:
         return
     if request.ip or request.ip6:

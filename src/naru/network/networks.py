@@ -16,7 +16,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Collection, Mapping, MutableSequence, Sequence
+from collections.abc import Collection, MutableSequence, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from naru.kernel.netlink import Message
 from naru.kernel.rtnetlink import Counters, RouteSocket, counters
 from naru.network import bridge, create, endpoint, ipam
 from naru.network.coexist import FirewallWatch, accept_in_foreign_chains
+from naru.network.create import NetworkRequest
 from naru.network.firewall import Firewall
 from naru.network.name_service import NameService
 from naru.network.namespaces import DEVICE_PREFIX as VETH_PREFIX
@@ -47,7 +48,6 @@ from naru.network.record import (
     Records,
     Sandbox,
     SandboxRecord,
-    Subnet,
 )
 from naru.network.resolv_conf import HOST_PATH
 from naru.persist.database import Database
@@ -142,40 +142,23 @@ class Networks:
 
     # Networks
 
-    def create(
-        self,
-        name: str,
-        *,
-        driver: str = "bridge",
-        subnets: Sequence[Subnet] = (),
-        options: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        internal: bool = False,
-        attachable: bool = False,
-        enable_ipv6: bool = False,
-        ipam_options: Mapping[str, str] | None = None,
-    ) -> Network:
-        """Make a user-defined bridge network. Without an IPv4 subnet it gets the first free predefined one.
+    def create(self, request: NetworkRequest) -> Network:
+        """Make a user-defined network.
 
         Conflict: the name is taken. Forbidden: a subnet overlaps another network's. Engine API, NetworkCreate
         """
         with self._lock, ExitStack() as undo:
             network = create.user_defined(
-                name,
-                driver=driver,
-                subnets=subnets,
-                options=options or {},
-                labels=labels or {},
-                internal=internal,
-                attachable=attachable,
-                enable_ipv6=enable_ipv6,
-                ipam_options=ipam_options or {},
+                request,
                 existing=self._networks.values(),
                 host_routes=self._host_routes(),
                 pools=self._settings.pools,
             )
+            if network.is_config_only:
+                self._add(network)
+                return network
             if self._route.link(network.device):
-                raise Conflict(f"cannot create network {name}: device {network.device} already exists")
+                raise Conflict(f"cannot create network {request.name}: device {network.device} already exists")
             self._add(network)
             undo.callback(self._drop, network)
             self._ensure_device(network)
@@ -222,6 +205,9 @@ class Networks:
                     f"error while removing network: network {network.name} id {network.id} has active endpoints",
                     hint="stop or disconnect its containers first",
                 )
+            users = [other.name for other in self._networks.values() if other.config_from == network.name]
+            if network.is_config_only and users:
+                raise Forbidden(f'configuration network "{network.name}" is in use')
             self._drop(network)
             self._install()
             return network
@@ -394,8 +380,6 @@ class Networks:
 
     def _allocate(self, request: EndpointRequest, position: int, undo: ExitStack) -> Endpoint:
         network = self.get(request.network)
-        if not network.is_bridge:
-            raise InvalidArgument(f"network {network.name} takes no endpoints")
         return endpoint.allocate(network, self._addresses[network.id], request, position=position, undo=undo)
 
     def _held_netns(self, sandbox_id: str) -> int:
@@ -522,7 +506,8 @@ class Networks:
         self._networks.pop(network.id, None)
         self._addresses.pop(network.id, None)
         self._bridge_index.pop(network.id, None)
-        bridge.remove(self._route, network.device)
+        if network.is_bridge:
+            bridge.remove(self._route, network.device)
 
     def _has_device(self, network: Network) -> bool:
         link = self._route.link(network.device)
@@ -582,7 +567,7 @@ class Networks:
 
 
 def _pools(network: Network) -> dict[int, ipam.Pool]:
-    return {subnet.network.version: ipam.Pool(subnet) for subnet in network.subnets}
+    return {subnet.network.version: ipam.Pool(subnet) for subnet in network.subnets if network.is_bridge}
 
 
 def _enable_ipv6(interfaces: Sequence[str]) -> None:

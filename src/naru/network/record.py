@@ -27,6 +27,9 @@ OPTION_ICC = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT = "com.docker.network.bridge.default_bridge"
+# Docker's words for a boolean are Go's.
+TRUE_WORDS = ("1", "t", "T", "true", "TRUE", "True")
+FALSE_WORDS = ("0", "f", "F", "false", "FALSE", "False")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL);
@@ -58,7 +61,10 @@ class Subnet(Struct, frozen=True):
 
 
 class Network(Struct, frozen=True):
-    """A network. `is_predefined` ones (bridge, host, none) cannot be removed."""
+    """A network. `is_predefined` ones (bridge, host, none) cannot be removed.
+
+    One that `is_config_only` has no device and no endpoints: others are made from it (`config_from` names it).
+    """
 
     id: str
     name: str
@@ -73,6 +79,9 @@ class Network(Struct, frozen=True):
     is_predefined: bool = False
     ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
+    enable_ipv4: bool = True
+    is_config_only: bool = False
+    config_from: str = ""
 
     @property
     def is_bridge(self) -> bool:
@@ -277,4 +286,4 @@ class Records:
 
 
 def _flag(options: dict[str, str], name: str) -> bool:
-    return options.get(name, "true").lower() not in ("false", "f", "0")
+    return options.get(name, "true") not in FALSE_WORDS
