@@ -204,6 +204,9 @@ def test_refusals_in_dockers_words(front: Daemon) -> None:
     assert "supported on user defined networks only" in refusal(front, "connect", "--ip", "172.17.0.9", "bridge", "web")
     assert "network-scoped alias is supported only" in refusal(front, "connect", "--alias", "x", "bridge", "web")
     assert "no configured subnet contains" in refusal(front, "connect", "--ip", "10.1.1.1", "back", "web")
+    assert "not offered" in refusal(front, "connect", "--link-local-ip", "169.254.1.1", "back", "web")
+    option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+    assert "not offered" in refusal(front, "connect", "--driver-opt", option, "back", "web")
     assert members(front, "back") == {}
 
 

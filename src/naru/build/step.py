@@ -26,7 +26,7 @@ from naru.errors import NaruError
 from naru.network.hosts import container_hosts, host_network_hosts
 from naru.network.networks import Networks
 from naru.network.record import EndpointRequest
-from naru.network.resolv_conf import HOST_PATH, SYSTEMD_PATH, container_resolv_conf
+from naru.network.resolv_conf import HOST_PATH, SYSTEMD_PATH, container_resolv_conf, own_resolv_conf
 from naru.oci.runtime import Mount, Process, Resources, Rlimit, Spec, User
 from naru.runtime.capability import resolve
 from naru.runtime.rootfs import Overlay
@@ -152,7 +152,9 @@ class StepRunner:
         sandbox = self._networks.join(step_id, [EndpointRequest(network=name)], [])
         undo.callback(self._networks.leave, step_id)
         gateway = next((endpoint.gateway for endpoint in sandbox.endpoints if endpoint.gateway), "")
-        return _Network(sandbox.netns_fd, [endpoint.ip for endpoint in sandbox.endpoints if endpoint.ip], gateway)
+        addresses = [endpoint.ip for endpoint in sandbox.endpoints if endpoint.ip]
+        has_names = any(endpoint.has_names for endpoint in sandbox.endpoints)
+        return _Network(sandbox.netns_fd, addresses, gateway, has_names=has_names)
 
     def _spec(self, step_id: str, step: Step, borrowed: Borrowed, directory: Path, network: _Network) -> Spec:
         hostname = step.hostname or _HOSTNAME
@@ -191,6 +193,7 @@ class _Network:
     fd: int | None
     addresses: list[str] = field(default_factory=list)
     gateway: str = ""
+    has_names: bool = False
 
 
 def _ignore(_event: TaskEvent) -> None:
@@ -236,7 +239,7 @@ def _etc_files(directory: Path, hostname: str, step: Step, network: _Network) ->
     texts = {
         "hostname": f"{hostname}\n",
         "hosts": _hosts(hostname, step, network),
-        "resolv.conf": _resolv_conf(on_host_network=network.fd is None),
+        "resolv.conf": _resolv_conf(network),
     }
     mounts = []
     for name, text in texts.items():
@@ -258,9 +261,13 @@ def _hosts(hostname: str, step: Step, network: _Network) -> str:
     )
 
 
-def _resolv_conf(*, on_host_network: bool) -> str:
+def _resolv_conf(network: _Network) -> str:
     host_text = _text(HOST_PATH)
-    return host_text if on_host_network else container_resolv_conf(host_text, systemd_text=_text(SYSTEMD_PATH)).text()
+    if network.fd is None:
+        return host_text
+    if network.has_names:
+        return own_resolv_conf(host_text).text()
+    return container_resolv_conf(host_text, systemd_text=_text(SYSTEMD_PATH)).text()
 
 
 def _text(path: str) -> str:

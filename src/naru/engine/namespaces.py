@@ -97,6 +97,7 @@ def attachments(container: Container, networks: Networks) -> NetworkingConfig:
         network = networks.get(name)
         spellings = [key for key in asked if network_key(key) in (network.name, network.id, name)]
         settings = asked[spellings[0]] if spellings else EndpointSettings()
+        endpoint_request(network.name, settings, container)
         found.setdefault(network.name, msgspec.structs.replace(settings, network_id=network.id))
     if len(found) > 1 and "none" in found:
         raise InvalidArgument(
@@ -121,8 +122,13 @@ def endpoint_requests(container: Container) -> list[EndpointRequest]:
 
 
 def endpoint_request(name: str, settings: EndpointSettings, container: Container) -> EndpointRequest:
-    """Return what `settings` ask of the network `name`."""
+    """Return what `settings` ask of the network `name`. InvalidArgument: something that is not offered."""
     wanted = settings.ipam_config
+    if wanted and wanted.link_local_ips:
+        raise InvalidArgument("link-local addresses of one's own are not offered by this engine")
+    for option in settings.driver_opts or {}:
+        if option.startswith("com.docker.network.endpoint."):
+            raise InvalidArgument(f"endpoint option {option} is not offered by this engine")
     is_main = name == network_key(container.host_config.network_mode)
     return EndpointRequest(
         network=name,

@@ -9,6 +9,7 @@ import random
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import dns.exception
 import dns.flags
@@ -16,6 +17,7 @@ import dns.message
 import dns.name
 import dns.opcode
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.reversename
@@ -28,6 +30,7 @@ _QR = 0x8000
 _OPCODE_AND_RD = 0x7900
 _LEAST_UDP_BYTES = 512
 _LARGEST_BYTES = 65535
+_MOST_ADDRESSES = 2000  # of IPv6, in the largest message
 # Docker says 600. Containers come and go: a client that remembers for ten minutes talks to nobody after an update.
 _TTL_S = 5
 
@@ -56,9 +59,9 @@ class Query:
         With none of that kind the answer is empty, which is not NXDOMAIN: the name exists. What does not fit is left
         out and the answer marked truncated, so that the client asks again by TCP.
         """
-        wanted = {dns.rdatatype.A: ".", dns.rdatatype.AAAA: ":"}.get(self.kind)
-        fitting = [address for address in found if wanted and wanted in address]
+        fitting = [record for address in found if (record := _record(address)).rdtype == self.kind]
         random.shuffle(fitting)
+        del fitting[_MOST_ADDRESSES:]
         wire = self._answer(fitting)
         if len(wire) <= self.limit_bytes:
             return wire
@@ -68,7 +71,7 @@ class Query:
 
     def pointer(self, name: str) -> bytes:
         """Answer a reverse look-up with a name."""
-        return self._answer([f"{name}."])
+        return self._answer([dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.PTR, f"{name}.")])
 
     def failure(self) -> bytes:
         """Answer that nobody could be asked (SERVFAIL)."""
@@ -83,12 +86,11 @@ class Query:
         number, flags, *_counts = _HEADER.unpack_from(data)
         return number == self.message.id and bool(flags & _QR)
 
-    def _answer(self, texts: Sequence[str], *, flags: int = 0) -> bytes:
+    def _answer(self, records: Sequence[dns.rdata.Rdata], *, flags: int = 0) -> bytes:
         response = self._response()
         response.flags |= flags
-        if texts:
-            name = self.message.question[0].name
-            response.answer.append(dns.rrset.from_text(name, _TTL_S, dns.rdataclass.IN, self.kind, *texts))
+        if records:
+            response.answer.append(dns.rrset.from_rdata_list(self.message.question[0].name, _TTL_S, records))
         return response.to_wire(max_size=_LARGEST_BYTES)
 
     def _response(self) -> dns.message.Message:
@@ -125,6 +127,12 @@ def read(data: bytes, *, is_stream: bool) -> Query:
 def is_refusal(data: bytes) -> bool:
     """Say whether a server's answer means that another server should be asked."""
     return data[3] & 0xF in (dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
+
+
+def _record(address: str) -> dns.rdata.Rdata:
+    kind = dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A
+    packed = ip_address(address).packed
+    return dns.rdata.from_wire(dns.rdataclass.IN, kind, packed, 0, len(packed))
 
 
 def _reversed(name: dns.name.Name) -> str:

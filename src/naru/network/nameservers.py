@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from naru.network.resolv_conf import OWN_SERVER, parse
@@ -40,25 +40,30 @@ class HostNameservers:
             version = (found.st_ino, found.st_mtime_ns, found.st_size)
             if version != self._version:
                 with open(self._path, encoding="utf-8", errors="replace") as file:
-                    self._servers = _parsed(file.read())
+                    self._servers = _servers_of(file.read())
                 self._version = version
         except OSError:  # removed, or about to be replaced: what it said last still holds
-            self._servers = self._servers or _parsed("")
+            self._servers = self._servers or _servers_of("")
         return self._servers
 
 
 def asked_for(addresses: Sequence[str]) -> tuple[Nameserver, ...]:
     """Return the servers of `--dns`. Our own address among them would make us ask ourselves for ever."""
-    return tuple(Nameserver(address, False) for address in addresses if address != OWN_SERVER)
+    return tuple(Nameserver(address, False) for address in addresses if _parsed(address) and address != OWN_SERVER)
 
 
-def _parsed(text: str) -> tuple[Nameserver, ...]:
-    addresses = parse(text).nameservers or (_LOCAL_MACHINE,)
+def _servers_of(text: str) -> tuple[Nameserver, ...]:
     found = []
-    for address in addresses:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            continue
-        found.append(Nameserver(address, parsed.is_loopback or parsed.is_link_local))
+    for address in parse(text).nameservers or (_LOCAL_MACHINE,):
+        parsed = _parsed(address)
+        if parsed:
+            found.append(Nameserver(address, parsed.is_loopback or parsed.is_link_local))
     return tuple(found)
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """Return an address; None for what is none: to look a name up would stop the resolver."""
+    try:
+        return ip_address(address)
+    except ValueError:
+        return None

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -326,12 +327,13 @@ def _connected(server: Nameserver, netns_fd: int, *, is_stream: bool) -> socket.
 def _connect(address: str, is_stream: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM
-    end = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-    number = end.connect_ex((address, PORT))
-    if number not in (0, errno.EINPROGRESS):
-        end.close()
-        raise OSError(number, os.strerror(number), address)
-    return end
+    with ExitStack() as undo:
+        end = undo.enter_context(socket.socket(family, kind | socket.SOCK_NONBLOCK))
+        number = end.connect_ex((address, PORT))
+        if number not in (0, errno.EINPROGRESS):
+            raise OSError(number, os.strerror(number), address)
+        undo.pop_all()
+        return end
 
 
 def _send_to(datagrams: socket.socket, client: tuple[str, int], data: bytes) -> None:
