@@ -106,6 +106,13 @@ def test_a_running_container_is_connected_and_disconnected(front: Daemon) -> Non
     assert list(networks(front, "web")) == ["front"]
 
 
+def test_link_local_addresses_are_given(front: Daemon) -> None:
+    front("network", "connect", "--link-local-ip", "169.254.7.7", "--link-local-ip", "fe80::7", "back", "web")
+    shown = inside(front, "web", "ip -o address show eth1")
+    assert "169.254.7.7/16" in shown
+    assert "fe80::7/64" in shown
+
+
 def test_the_same_name_on_two_networks_is_somebody_else_on_each(front: Daemon) -> None:
     run(front, "db1", "--network", "front", "--network-alias", "db")
     run(front, "db2", "--network", "back", "--network-alias", "db")
@@ -204,7 +211,8 @@ def test_refusals_in_dockers_words(front: Daemon) -> None:
     assert "supported on user defined networks only" in refusal(front, "connect", "--ip", "172.17.0.9", "bridge", "web")
     assert "network-scoped alias is supported only" in refusal(front, "connect", "--alias", "x", "bridge", "web")
     assert "no configured subnet contains" in refusal(front, "connect", "--ip", "10.1.1.1", "back", "web")
-    assert "not offered" in refusal(front, "connect", "--link-local-ip", "169.254.1.1", "back", "web")
+    invalid = "invalid link local IP address: 10.62.0.9"
+    assert refusal(front, "connect", "--link-local-ip", "10.62.0.9", "back", "web") == invalid
     option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
     assert "not offered" in refusal(front, "connect", "--driver-opt", option, "back", "web")
     assert members(front, "back") == {}

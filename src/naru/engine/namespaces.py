@@ -124,8 +124,6 @@ def endpoint_requests(container: Container) -> list[EndpointRequest]:
 def endpoint_request(name: str, settings: EndpointSettings, container: Container) -> EndpointRequest:
     """Return what `settings` ask of the network `name`. InvalidArgument: something that is not offered."""
     wanted = settings.ipam_config
-    if wanted and wanted.link_local_ips:
-        raise InvalidArgument("link-local addresses of one's own are not offered by this engine")
     for option in settings.driver_opts or {}:
         if option.startswith("com.docker.network.endpoint."):
             raise InvalidArgument(f"endpoint option {option} is not offered by this engine")
@@ -138,6 +136,7 @@ def endpoint_request(name: str, settings: EndpointSettings, container: Container
         aliases=tuple(settings.aliases or ()),
         links=endpoint_links(settings),
         gw_priority=settings.gw_priority,
+        link_local=tuple((wanted.link_local_ips if wanted else None) or ()),
     )
 
 

@@ -104,7 +104,7 @@ class NetworkVerbs:
                 internal=request.internal,
                 attachable=request.attachable,
                 enable_ipv4=request.enable_ipv4 is not False,
-                enable_ipv6=bool(request.enable_ipv6),
+                enable_ipv6=request.enable_ipv6,
                 is_config_only=request.config_only,
                 config_from=request.config_from.network if request.config_from else "",
             )
@@ -185,7 +185,7 @@ class NetworkVerbs:
             enable_ipv6=network.enable_ipv6,
             ipam=IPAM(
                 driver=network.ipam_driver,
-                options=dict(network.ipam_options),
+                options=dict(network.ipam_options) or None,
                 config=[
                     IPAMConfig(
                         subnet=pool.subnet,

@@ -26,7 +26,7 @@ from naru.network.record import (
     Subnet,
 )
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_DEVICE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _LARGEST_DEVICE_NAME = 15  # IFNAMSIZ without the NUL
 _MTU_RANGE = range(68, 65536)
 # What would change something if it were there, so that to ignore it would be wrong. Others are ignored, as in Docker.
@@ -43,6 +43,7 @@ _GATEWAY_MODES = ("com.docker.network.bridge.gateway_mode_ipv4", "com.docker.net
 class NetworkRequest(Struct, frozen=True):
     """A wish for a network; without a subnet of a version that is enabled it gets one of ours.
 
+    `enable_ipv6` None means: if there is a subnet of IPv6.
     `config_from` names a network that `is_config_only`: its configuration is taken, and none may be given beside it.
     """
 
@@ -55,7 +56,7 @@ class NetworkRequest(Struct, frozen=True):
     internal: bool = False
     attachable: bool = False
     enable_ipv4: bool = True
-    enable_ipv6: bool = False
+    enable_ipv6: bool | None = None
     is_config_only: bool = False
     config_from: str = ""
 
@@ -71,8 +72,8 @@ def user_defined(
 
     Engine API, NetworkCreate
     """
-    if not _NAME.fullmatch(request.name):
-        raise InvalidArgument(f"{request.name} includes invalid characters for a network name")
+    if not request.name.strip() or request.name.strip() != request.name or not request.name.isprintable():
+        raise InvalidArgument(f"{request.name!r} includes invalid characters for a network name")
     if request.driver in (Driver.HOST, Driver.NULL):
         raise Forbidden(f'only one instance of "{request.driver}" network is allowed')
     if request.driver != Driver.BRIDGE:
@@ -94,7 +95,7 @@ def user_defined(
         internal=request.internal,
         attachable=request.attachable,
         enable_ipv4=request.enable_ipv4,
-        enable_ipv6=request.enable_ipv6,
+        enable_ipv6=_wants_ipv6(request),
         ipam_options=dict(request.ipam_options),
         is_config_only=request.is_config_only,
         config_from=request.config_from,
@@ -104,6 +105,12 @@ def user_defined(
     _check_options(network, existing)
     subnets = _choose_subnets(network, existing, host_routes, pools)
     return msgspec.structs.replace(network, subnets=subnets)
+
+
+def _wants_ipv6(request: NetworkRequest) -> bool:
+    if request.enable_ipv6 is not None:
+        return request.enable_ipv6
+    return any(":" in subnet.subnet for subnet in request.subnets)
 
 
 def _configured(request: NetworkRequest, existing: Collection[Network]) -> NetworkRequest:
@@ -195,7 +202,7 @@ def _choose_subnets(
 
 def _check_options(network: Network, existing: Collection[Network]) -> None:
     name = network.device
-    if len(name) > _LARGEST_DEVICE_NAME or not _NAME.fullmatch(name):
+    if len(name) > _LARGEST_DEVICE_NAME or not _DEVICE_NAME.fullmatch(name):
         raise InvalidArgument(f"invalid bridge name: {name}")
     if any(other.is_bridge and other.device == name for other in existing):
         raise Forbidden(f"cannot create network {network.name}: another network has bridge {name}")

@@ -70,8 +70,12 @@ class Query:
         return self._answer(fitting[: room // one], flags=dns.flags.TC)
 
     def pointer(self, name: str) -> bytes:
-        """Answer a reverse look-up with a name."""
-        return self._answer([dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.PTR, f"{name}.")])
+        """Answer a reverse look-up with a name; what cannot be one in DNS, as names of networks may be, is none."""
+        try:
+            target = dns.name.from_text(name).to_wire() or b""
+        except (dns.exception.DNSException, UnicodeError):
+            return self._answer([])
+        return self._answer([dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.PTR, target, 0, len(target))])
 
     def failure(self) -> bytes:
         """Answer that nobody could be asked (SERVFAIL)."""

@@ -27,7 +27,7 @@ from naru.kernel.rtnetlink import (
     set_port,
     silence_port,
 )
-from naru.network.ipam import AnyAddress, Pool, mac_for
+from naru.network.ipam import AnyAddress, Pool, mac_for, parse_address
 from naru.network.namespaces import DEVICE_PREFIX, FIRST_INTERFACE_INDEX
 from naru.network.record import Endpoint, EndpointRequest, Network
 
@@ -68,11 +68,15 @@ def allocate(
         aliases=request.aliases,
         links=request.links,
         gw_priority=request.gw_priority,
+        link_local=request.link_local,
     )
 
 
 def check_request(network: Network, request: EndpointRequest) -> None:
     """Refuse, in Docker's words, what only networks of one's own have."""
+    for address in request.link_local:
+        if not parse_address(address).is_link_local:
+            raise InvalidArgument(f"invalid link local IP address: {address}")
     if not network.is_bridge:
         raise InvalidArgument(f"network {network.name} takes no endpoints")
     if network.has_names:
@@ -139,6 +143,8 @@ def plug_inside(network: Network, endpoint: Endpoint, index: int, *, mtu: int) -
         messages.append(add_address(index, ip_address(endpoint.ip), endpoint.prefix_len))
     if endpoint.ip6:
         messages.append(add_address(index, ip_address(endpoint.ip6), endpoint.prefix_len6))
+    for address in map(ip_address, endpoint.link_local):
+        messages.append(add_address(index, address, 16 if address.version == 4 else 64))
     return messages
 
 

@@ -437,7 +437,7 @@ class Networks:
             inner_side += endpoint.plug_inside(network, e, indexes[e.interface], mtu=mtu)
         if has_first:
             inner_side += endpoint.default_routes(attached, indexes)
-        with_ipv6 = [e.interface for e in attached if e.ip6]
+        with_ipv6 = [e.interface for e in attached if e.ip6 or any(":" in address for address in e.link_local)]
         if with_ipv6:
             netns.run_inside(netns_fd, lambda: _enable_ipv6(with_ipv6))
         inside.transact(inner_side)

@@ -136,6 +136,7 @@ class EndpointRequest(Struct, frozen=True):
     ip6: str | None = None
     links: tuple[tuple[str, str], ...] = ()
     gw_priority: int = 0
+    link_local: tuple[str, ...] = ()
 
 
 class Endpoint(Struct, frozen=True):
@@ -156,6 +157,7 @@ class Endpoint(Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     gw_priority: int = 0
+    link_local: tuple[str, ...] = ()
 
     @property
     def has_names(self) -> bool:
