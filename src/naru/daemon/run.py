@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -59,6 +60,7 @@ def run(arguments: Sequence[str], launcher: socket.socket) -> int:
 
 
 def _run(settings: Settings, launcher: socket.socket) -> int:
+    _allow_descriptors()
     paths = _directories(settings)
     try:
         lock = lock_exclusively(paths.data / "lock")
@@ -80,6 +82,15 @@ def _run(settings: Settings, launcher: socket.socket) -> int:
         os.close(run_lock)
         os.close(lock)
     return 0
+
+
+def _allow_descriptors() -> None:
+    """Let narud have all the descriptors that it may: each container, published port and DNS query needs some.
+
+    Containers do not inherit it: they are the launcher's, which was forked before.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _directories(settings: Settings) -> Paths:

@@ -34,8 +34,9 @@ _TURNS = 64  # then the others get theirs
 # glibc waits 5 s for us and musl 2.5 s before they ask again: the second server must have had its chance by then.
 _SERVER_TIMEOUT_S = 2.0
 _CLIENT_IDLE_S = 10.0
-# What one container may have under way: each needs a descriptor of narud's.
+# What one container, and all together, may have under way: each needs a descriptor of narud's.
 _QUERIES_A_SITE = 128
+_QUERIES = 512
 _CLIENTS_A_SITE = 32
 
 
@@ -218,7 +219,8 @@ class Resolver:
             if found:
                 reply(query.addresses([address for e in found for address in (e.ip, e.ip6) if address]))
                 return
-        if not site.can_forward or len(site.exchanges) >= _QUERIES_A_SITE:
+        is_full = len(site.exchanges) >= _QUERIES_A_SITE or len(self._deadlines) >= _QUERIES
+        if is_full or not site.can_forward:
             reply(query.failure())
             return
         untried = list(site.servers or self._host.servers())
