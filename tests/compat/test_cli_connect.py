@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -246,6 +247,12 @@ def test_a_container_in_anothers_namespace_finds_names_too(front: Daemon) -> Non
     run(front, "guest", "--network", "container:web")
     run(front, "app", "--network", "front")
     assert pings(front, "guest", "app")
+
+
+def test_a_step_of_a_build_finds_names_on_the_network_it_is_given(front: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN ping -c 1 -W 2 www\n")
+    front("build", "--no-cache", "--network", "front", "--tag", "pinged", str(tmp_path))
+    front("rmi", "pinged")
 
 
 def test_by_docker_py(front: Daemon) -> None:

@@ -5,6 +5,7 @@ Queries are written and answers read with dnspython on sockets made inside the n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -352,6 +353,30 @@ def test_a_silent_server_delays_nobody_who_asks_for_a_name_that_is_known(lab: La
     [thread.join() for thread in waiting]
 
     assert took_s < 1.0  # the silent server has two seconds
+
+
+@in_private_network
+def test_what_one_container_may_have_under_way_is_bounded(lab: Lab) -> None:
+    two_networks(lab)
+    Upstream(lab, "127.0.0.1", respond=lambda _query, _by_tcp: None)
+    use(lab, "127.0.0.1")
+    web = join(lab, WEB, "web", "front")
+
+    def flood() -> int:
+        refused = 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(1.0)
+            for number in range(200):
+                client.sendto(dns.message.make_query(f"n{number}.org", "A").to_wire(), (SERVER, 53))
+            with contextlib.suppress(TimeoutError):
+                while dns.message.from_wire(client.recv(4096)).rcode() == dns.rcode.SERVFAIL:
+                    refused += 1
+                    if refused == 72:
+                        break
+        return refused
+
+    assert netns.run_inside(web.netns_fd, flood) == 72
+    assert texts(ask(web, "web")) == ["10.44.0.2"]
 
 
 @in_private_network
