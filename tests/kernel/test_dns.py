@@ -450,6 +450,29 @@ def test_a_restarted_daemon_answers_again_and_nothing_holds_a_namespace_that_end
 
 
 @in_private_network
+def test_a_client_that_keeps_its_socket_is_answered_by_the_next_daemon_too(lab: Lab) -> None:
+    two_networks(lab)
+    web = join(lab, WEB, "web", "front")
+    kept_fd = os.dup(web.netns_fd)
+    lab.undo.callback(os.close, kept_fd)
+    client = netns.run_inside(kept_fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    lab.undo.callback(client.close)
+    client.settimeout(DEADLINE_S)
+    client.connect((SERVER, 53))
+
+    def answered() -> list[str]:
+        client.send(dns.message.make_query("web", "A").to_wire())
+        return texts(dns.message.from_wire(client.recv(4096)))
+
+    before = answered()
+    lab.networks.close()
+    lab.networks = lab.start_networks()
+    lab.networks.restore(WEB, kept_fd)
+
+    assert before == answered() == ["10.44.0.2"]
+
+
+@in_private_network
 def test_rubbish_is_refused_or_ignored_and_stops_nothing(lab: Lab) -> None:
     two_networks(lab)
     web = join(lab, WEB, "web", "front")

@@ -26,16 +26,19 @@ class NameService:
         """Let others find a sandbox by the names and addresses that its record has now."""
         self._names.put(record)
 
-    def serve(self, record: SandboxRecord, netns_fd: int, *, can_forward: bool) -> None:
-        """Answer a sandbox's queries if it is on a network of one's own, and else no longer.
+    def serve(self, record: SandboxRecord, netns_fd: int, *, can_forward: bool) -> tuple[int, int]:
+        """Answer a sandbox's queries if it is on a network of one's own, and else no longer; return `dns_ports`.
 
         Without `can_forward` nobody outside is asked.
         """
         self._names.put(record)
         if any(endpoint.has_names for endpoint in record.endpoints):
-            self._started().serve(record.id, netns_fd, dns=record.dns, can_forward=can_forward)
-        elif self._resolver:
+            return self._started().serve(
+                record.id, netns_fd, dns=record.dns, can_forward=can_forward, ports=record.dns_ports
+            )
+        if self._resolver:
             self._resolver.remove(record.id)
+        return 0, 0
 
     def forget(self, sandbox_id: str) -> None:
         """Stop answering a sandbox, and let nobody find it. Harmless to repeat."""

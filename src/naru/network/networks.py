@@ -240,7 +240,7 @@ class Networks:
                 record = SandboxRecord(sandbox_id, naming.name, attached, hostname=naming.hostname, dns=naming.dns)
                 record = self._publish(record, ports, undo)
                 undo.callback(self._names.forget, sandbox_id)
-                self._serve_names(record, namespaces[0].netns_fd)
+                record = self._serve_names(record, namespaces[0].netns_fd)
                 self._records.save_sandbox(record)
                 undo.pop_all()
                 self._sandboxes[sandbox_id] = record
@@ -290,7 +290,7 @@ class Networks:
             else:
                 after = self._publish(after, ports, undo)
             undo.callback(self._serve_names, before, netns_fd)
-            self._serve_names(after, netns_fd)
+            after = self._serve_names(after, netns_fd)
             self._save(after)
             undo.pop_all()
             return self._sandbox(after)
@@ -315,7 +315,7 @@ class Networks:
             else:
                 after = msgspec.structs.replace(after, publications=())
                 self._ports.withdraw(sandbox_id, before.publications)
-            self._serve_names(after, netns_fd)
+            after = self._serve_names(after, netns_fd)
             endpoint.unplug(self._route, leaving.device)
             self._release_addresses(leaving)
             self._route_out(after, netns_fd)
@@ -352,8 +352,10 @@ class Networks:
             if sandbox_id not in self._netns:
                 self._netns[sandbox_id] = os.dup(netns_fd)
             self._ports.restore(sandbox_id, record.publications)
-            self._serve_names(record, netns_fd)
-            return self._sandbox(record)
+            served = self._serve_names(record, netns_fd)
+            if served != record:
+                self._save(served)
+            return self._sandbox(served)
 
     def traffic(self, sandbox_id: str) -> dict[str, Counters]:
         """Return each interface's counters as the container sees them."""
@@ -479,9 +481,10 @@ class Networks:
             return after
         return msgspec.structs.replace(after, publications=self._ports.move(before.id, outward))
 
-    def _serve_names(self, record: SandboxRecord, netns_fd: int) -> None:
+    def _serve_names(self, record: SandboxRecord, netns_fd: int) -> SandboxRecord:
         is_closed_in = all(self._networks[attached.network_id].internal for attached in record.endpoints)
-        self._names.serve(record, netns_fd, can_forward=not is_closed_in)
+        ports = self._names.serve(record, netns_fd, can_forward=not is_closed_in)
+        return msgspec.structs.replace(record, dns_ports=ports)
 
     def _release_addresses(self, attached: Endpoint) -> None:
         pools = self._addresses.get(attached.network_id, {})

@@ -213,6 +213,7 @@ class SandboxRecord(Struct, frozen=True):
     """What must survive the daemon of a sandbox.
 
     `is_changing` is set while a running sandbox is connected or disconnected: a daemon that finds it was killed then.
+    `dns_ports` are those that its DNS server has inside, UDP's and TCP's.
     """
 
     id: str
@@ -222,6 +223,7 @@ class SandboxRecord(Struct, frozen=True):
     hostname: str = ""
     dns: tuple[str, ...] = ()
     is_changing: bool = False
+    dns_ports: tuple[int, int] = (0, 0)
 
     @property
     def ports(self) -> tuple[PortBinding, ...]:

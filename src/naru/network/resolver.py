@@ -53,6 +53,10 @@ class _Site:
     clients: set[_Client] = field(default_factory=set)
     exchanges: set[_Exchange] = field(default_factory=set)
 
+    @property
+    def ports(self) -> tuple[int, int]:
+        return self.datagrams.getsockname()[1], self.listener.getsockname()[1]
+
 
 @dataclass(slots=True, eq=False)
 class _Client:
@@ -94,16 +98,25 @@ class Resolver:
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def serve(self, sandbox_id: str, netns_fd: int, *, dns: tuple[str, ...], can_forward: bool) -> None:
-        """Answer at 127.0.0.11 in a namespace, or change how it is done. Callers serialise.
+    def serve(
+        self,
+        sandbox_id: str,
+        netns_fd: int,
+        *,
+        dns: tuple[str, ...],
+        can_forward: bool,
+        ports: tuple[int, int],
+    ) -> tuple[int, int]:
+        """Answer at 127.0.0.11 in a namespace, or change how it is done; return the ports behind it. Callers serialise.
 
-        `dns` are the servers of `--dns`, if any; without `can_forward` nothing is asked outside.
+        `dns` are the servers of `--dns`, if any; without `can_forward` nothing is asked outside. `ports` are those of
+        a daemon before us, or zeros.
         """
         site = self._sites.get(sandbox_id)
         if site:
             site.can_forward = can_forward
-            return
-        datagrams, listener = open_sockets(netns_fd)
+            return site.ports
+        datagrams, listener = open_sockets(netns_fd, ports)
         site = _Site(sandbox_id, os.dup(netns_fd), datagrams, listener, asked_for(dns), can_forward)
         with self._lock:
             self._sites[sandbox_id] = site
@@ -112,6 +125,7 @@ class Resolver:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dns", daemon=True)
                 self._thread.start()
+        return site.ports
 
     def remove(self, sandbox_id: str) -> None:
         """Stop answering in a namespace, and let go of it. Harmless to repeat."""
