@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from naru.logs.cursor import Cursor
+from naru.logs.delivery import Delivery, cursor_path
+from naru.logs.reader import LogReader
 from naru.shim.json_log import PIECE_BYTES, JsonLog, LineEncoder
 from naru.shim.protocol import LogConfig
 
@@ -112,6 +115,36 @@ def test_a_cut_never_splits_a_character(shift: int) -> None:
 def records(path: Path) -> list[str]:
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     return [json.loads(line)["log"] for line in data.splitlines()]
+
+
+def test_a_blocking_log_is_full_until_its_oldest_file_is_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "c-json.log"
+    delivery = Delivery(
+        driver="syslog",
+        path=str(path),
+        options={},
+        container_id="",
+        container_name="",
+        image_name="",
+        tag="",
+        is_blocking=True,
+    )
+    log = JsonLog(LogConfig("syslog", str(path), max_size_bytes=1000, max_files=2, delivery=delivery))
+    cursor, reader = Cursor(cursor_path(str(path))), LogReader(str(path))
+
+    def fill() -> None:
+        while not log.is_full:
+            log.write("stdout", b"x\n")
+
+    fill()
+    log.write("stdout", b"what could not be refused\n")
+    assert sorted(file.name for file in tmp_path.glob("*log*[0-9]")) == ["c-json.log.1"]
+    while reader.read(1000):
+        assert reader.position is not None
+        cursor.write(reader.position)
+    assert not log.is_full
+    fill()
+    assert "what could not be refused\n" in records(tmp_path / "c-json.log.1")
 
 
 def test_rotation_keeps_the_newest_lines_in_order_and_every_file_under_the_limit(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from naru.api.host import LogConfig
 from naru.build.builder import Builder, Resolve
 from naru.build.step import StepRunner
 from naru.content.store import ContentStore
@@ -24,8 +25,9 @@ from naru.daemon.settings import Settings, read
 from naru.engine.container import Containers
 from naru.engine.engine import Engine
 from naru.engine.events import EventBus
+from naru.engine.log_config import check_log_config
 from naru.engine.parts import Parts, Paths, Progress
-from naru.errors import Conflict, NaruError
+from naru.errors import Conflict, InvalidArgument, NaruError
 from naru.image.snapshot import Snapshots
 from naru.image.store import Image, Images
 from naru.network.networks import Networks
@@ -158,6 +160,7 @@ def _engine(settings: Settings, paths: Paths, launcher: socket.socket) -> Engine
             provide=provide if settings.library else None,
             recipes=recipes if settings.library else None,
             insecure_registries=tuple(settings.insecure_registries),
+            log_config=_log_config(settings),
         ),
         engine_id=_engine_id(paths),
     )
@@ -165,6 +168,16 @@ def _engine(settings: Settings, paths: Paths, launcher: socket.socket) -> Engine
     engine.recover()
     images.prune_content()
     return engine
+
+
+def _log_config(settings: Settings) -> LogConfig:
+    """Return what containers get that ask for nothing. InvalidArgument: no container could have that."""
+    config = LogConfig(type=settings.log_driver, config=dict(settings.log_opts))
+    try:
+        check_log_config(config)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"failed to set log opts: {error}") from error
+    return config
 
 
 def _engine_id(paths: Paths) -> str:

@@ -35,6 +35,8 @@ class Settings(Struct, rename="kebab", kw_only=True, forbid_unknown_fields=True)
     tlscert: str = ""
     tlskey: str = ""
     insecure_registries: list[str] = []
+    log_driver: str = "json-file"
+    log_opts: dict[str, str] = {}
 
 
 def read(arguments: Sequence[str]) -> Settings:
@@ -46,6 +48,8 @@ def read(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--exec-root", dest="run_root", help="sockets and run state (default /run/naru)")
     parser.add_argument("-H", "--host", dest="hosts", action="append", help=f"listen here (default {DEFAULT_HOST})")
     parser.add_argument("-l", "--log-level", choices=["debug", "info", "warn", "error"])
+    parser.add_argument("--log-driver", help="for containers that ask for none (default json-file)")
+    parser.add_argument("--log-opt", dest="log_opts", metavar="NAME=VALUE", action="append", help="its options")
     parser.add_argument(
         "--library",
         action=argparse.BooleanOptionalAction,
@@ -72,6 +76,8 @@ def read(arguments: Sequence[str]) -> Settings:
     flags = vars(parser.parse_args(arguments))
     file = Path(flags.pop("config_file"))
     settings = _from_file(file) if file.exists() else Settings()
+    if options := flags.pop("log_opts"):
+        flags["log_opts"] = dict(_option(text) for text in options)
     for name, value in flags.items():
         if value is not None:
             setattr(settings, name, value)
@@ -81,6 +87,13 @@ def read(arguments: Sequence[str]) -> Settings:
         settings.library = settings.library and not is_off(os.environ)
     settings.hosts = settings.hosts or [f"unix://{settings.run_root}/naru.sock"]
     return settings
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise InvalidArgument(f"invalid log opt: {text!r} is not NAME=VALUE")
+    return name, value
 
 
 def _from_file(path: Path) -> Settings:

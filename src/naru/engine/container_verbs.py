@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from functools import cache
 
 import msgspec
@@ -34,6 +35,7 @@ from naru.engine.execs import Execs
 from naru.engine.health import HealthChecks
 from naru.engine.lifecycle import Lifecycle
 from naru.engine.limits import limits
+from naru.engine.log_config import is_readable
 from naru.engine.logs import LogStream
 from naru.engine.parts import Parts
 from naru.engine.processes import table
@@ -98,11 +100,9 @@ class ContainerVerbs:
     def _replay(self, id: str, options: AttachOptions, fd: int) -> None:
         """Write what was logged so far to a client that attaches with `logs=1`."""
         past = LogsOptions(stdout=options.stdout, stderr=options.stderr)
-        stream = self.container_logs(id, past)
-        with open(fd, "wb", closefd=False) as client:
+        with closing(self.container_logs(id, past)) as stream, open(fd, "wb", closefd=False) as client:
             while not stream.finished:
                 client.write(stream.read())
-        stream.close()
 
     def container_delete(self, id: str, *, v: bool = False, force: bool = False, link: bool = False) -> None:
         """Engine API, ContainerDelete."""
@@ -210,21 +210,13 @@ class ContainerVerbs:
         if not (options.stdout or options.stderr):
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
         container = self.parts.containers.get(id)
-        if container.host_config.log_config.type == "none":
+        if not is_readable(container.host_config.log_config):
             raise Unreadable("configured logging driver does not support reading")
-
-        def is_running() -> bool:
-            try:
-                current = self.parts.containers.get(container.id)
-            except NotFound:
-                return False
-            return current.is_running or current.status is Status.RESTARTING
-
         stream = LogStream(
             str(self.parts.paths.log(container.id)),
             options,
             has_tty=container.config.tty,
-            is_running=is_running,
+            is_running=lambda: self.lifecycle.goes_on(container.id),
             on_close=lambda closed: self.lifecycle.forget_log(container.id, closed),
         )
         if options.follow:

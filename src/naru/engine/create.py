@@ -18,6 +18,7 @@ from naru.engine.devices import device_node, requested_devices
 from naru.engine.host_config import check_config, check_conflicts, check_host_config, storage_size
 from naru.engine.limits import limits
 from naru.engine.links import check_links
+from naru.engine.log_config import task_log_config, with_defaults
 from naru.engine.merge import merge
 from naru.engine.namespaces import attachments, check_shared, requested_ports
 from naru.engine.parts import Parts
@@ -46,6 +47,7 @@ def create_container(
     if image is None:
         raise InvalidArgument("no image specified: a container is created from an image")
     host = request.host_config
+    host.log_config = with_defaults(host.log_config, parts.log_config)
     with _not_the_image():
         warnings = check_request(request)
     _check_platform(image, request.image, platform, warnings)
@@ -61,6 +63,7 @@ def create_container(
         networking=request.networking_config,
     )
     check_config(container.config)
+    task_log_config(container, "")
     requested_ports(container)
     with _not_the_image():
         check_shared(container, parts.containers)
@@ -163,7 +166,6 @@ def _with_defaults(host: HostConfig) -> HostConfig:
         host.readonly_paths = READONLY_PATHS if host.readonly_paths is None else host.readonly_paths
     host.network_mode = host.network_mode or "default"
     host.restart_policy.name = host.restart_policy.name or "no"
-    host.log_config.type = host.log_config.type or "json-file"
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or "private"
     host.runtime = host.runtime or "naru"

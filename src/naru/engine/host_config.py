@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from naru.api.container import ContainerConfig, HealthConfig
 from naru.api.host import HostConfig, RestartPolicy
 from naru.engine.limits import device_rule, rlimits
-from naru.engine.log_config import size_bytes, task_log_config
+from naru.engine.log_config import check_log_config
 from naru.engine.namespaces import parse_port
 from naru.engine.security import SecurityOptions, apparmor_profile, seccomp_of
 from naru.engine.signals import parse_signal
 from naru.engine.tmpfs import check_tmpfs
 from naru.errors import InvalidArgument
+from naru.logs.option_values import size_bytes
 from naru.network.hosts import parse_extra_hosts
 from naru.network.ipam import parse_address
 from naru.runtime.capability import resolve as resolve_capabilities
@@ -97,7 +98,7 @@ def check_host_config(host: HostConfig) -> list[str]:
     _check_security(host)
     _check_devices(host)
     storage_size(host)
-    task_log_config(host.log_config, "")
+    check_log_config(host.log_config)
     rlimits(host)
     warnings = []
     if host.network_mode == "host" and host.port_bindings:

@@ -64,7 +64,9 @@ def inspected(container: Container, paths: Paths, exec_ids: Sequence[str], healt
         resolv_conf_path=str(directory / "resolv.conf"),
         hostname_path=str(directory / "hostname"),
         hosts_path=str(directory / "hosts"),
-        log_path=str(paths.log(container.id)) if container.host_config.log_config.type != "none" else "",
+        log_path=str(paths.log(container.id))
+        if container.host_config.log_config.type in ("json-file", "local")
+        else "",
         name=f"/{container.name}",
         restart_count=container.restart_count,
         platform="linux",

@@ -28,7 +28,7 @@ from naru.engine.container import Container, Status, Verb, advance
 from naru.engine.detach_keys import parse as parse_detach_keys
 from naru.engine.devices import device_node, host_devices, requested_devices
 from naru.engine.links import links
-from naru.engine.log_config import log_attributes, task_log_config
+from naru.engine.log_config import task_log_config
 from naru.engine.logs import LogStream
 from naru.engine.namespaces import hostname_of, join_network, shared_namespaces
 from naru.engine.parts import Parts
@@ -37,7 +37,7 @@ from naru.engine.spec import runtime_spec
 from naru.engine.waiters import Waiters
 from naru.errors import CannotStart, Conflict, NaruError, NotFound, NotModified, Unavailable
 from naru.network.record import Endpoint
-from naru.shim.protocol import AttachRequest, Exited, ExitRecord, OomKilled, TaskEvent
+from naru.shim.protocol import AttachRequest, Exited, ExitRecord, LogNews, OomKilled, TaskEvent
 from naru.task.task import Task
 from naru.task.tasks import StartRequest
 
@@ -118,7 +118,7 @@ class Lifecycle:
                 bundle=str(directory),
                 spec=spec,
                 overlay=parts.snapshots.overlay(container.id),
-                log=task_log_config(host.log_config, str(parts.paths.log(container.id)), log_attributes(container)),
+                log=task_log_config(container, str(parts.paths.log(container.id))),
                 open_stdin=container.config.open_stdin,
                 stdin_once=container.config.stdin_once,
                 init=bool(host.init),
@@ -166,6 +166,7 @@ class Lifecycle:
             )
         )
         self._tasks.pop(container.id, None)
+        self._wake_followers(container.id)
         self.waiters.exited(container.id, code)
         if saved.host_config.auto_remove:
             self._remove(saved, volumes=True)
@@ -181,6 +182,7 @@ class Lifecycle:
                     self._parts.containers.save(
                         msgspec.structs.replace(advance(container, Verb.EXIT), is_stopped_by_user=True)
                     )
+                    self._wake_followers(container.id)
                     return
                 raise NotModified(f"container {container.id} is already stopped")
             exited = self._stopping(container)
@@ -205,12 +207,12 @@ class Lifecycle:
         container = self._parts.containers.get(reference)
         self._user_restarts.add(container.id)
         try:
-            self.stop(container.id, timeout_s, signal_name)
-        except NotModified:
-            pass
+            with suppress(NotModified):
+                self.stop(container.id, timeout_s, signal_name)
+            self.start(container.id)
         finally:
             self._user_restarts.discard(container.id)
-        self.start(container.id)
+            self._wake_followers(container.id)  # which have waited for the start, that may have failed
         self.publish(container, "restart")
 
     def kill(self, reference: str, signal_name: str) -> None:
@@ -306,7 +308,22 @@ class Lifecycle:
 
     def forget_log(self, container_id: str, stream: LogStream) -> None:
         """Stop waking `stream`."""
-        self._log_streams.get(container_id, set()).discard(stream)
+        streams = self._log_streams.get(container_id, set())
+        streams.discard(stream)
+        if not streams:
+            self._log_streams.pop(container_id, None)
+
+    def _wake_followers(self, container_id: str) -> None:
+        for stream in list(self._log_streams.get(container_id, ())):
+            stream.wake()
+
+    def goes_on(self, container_id: str) -> bool:
+        """Is more output to come: does the container run, or is it being started again?"""
+        try:
+            current = self._parts.containers.get(container_id)
+        except NotFound:
+            return False
+        return current.is_running or current.status is Status.RESTARTING or container_id in self._user_restarts
 
     def task(self, container: Container) -> Task:
         """Return the running task. Conflict: there is none."""
@@ -332,6 +349,8 @@ class Lifecycle:
             self._pool.submit(self._guarded, self._exited, event)
         elif isinstance(event, OomKilled):
             self._pool.submit(self._guarded, self._oom_killed, event)
+        elif isinstance(event, LogNews):
+            log.warning("container %s: log: %s", event.container_id, event.news)
 
     def _guarded(self, handle: Callable[..., None], event: TaskEvent) -> None:
         try:
@@ -388,13 +407,12 @@ class Lifecycle:
         self._publish_networks(container, container.endpoints, "disconnect")
         ran_s = max(0.0, (event.finished_at - started) / timedelta(seconds=1))
         self.publish(saved, "die", exitCode=str(event.exit_code), execDuration=str(int(ran_s)))
-        for stream in self._log_streams.pop(container.id, set()):
-            stream.wake()
         # Also of a container that will be started again: `docker wait` returns at each exit. moby, SetRestarting.
         self.waiters.exited(container.id, event.exit_code, event.reason)
         if self._wants_restart(saved):
             self._restart_later(saved, ran_s)
             return
+        self._wake_followers(container.id)
         is_restarting = container.id in self._user_restarts
         if saved.host_config.auto_remove and not is_restarting:
             self._remove(saved, volumes=True)

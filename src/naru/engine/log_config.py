@@ -1,6 +1,7 @@
-"""`--log-driver` and `--log-opt` to what the shim needs. The default bounds the log: 5 files of 20 MB.
+"""`--log-driver` and `--log-opt` to what the shim and its courier need. The default bounds the log: 5 files of 20 MB.
 
-Docker keeps an unbounded file unless told otherwise, which fills disks; `max-size=-1` asks for that.
+Docker keeps an unbounded file unless told otherwise, which fills disks; `max-size=-1` asks for that. The drivers that
+deliver to a server keep a file too: it is what they deliver from, and what `docker logs` reads (in Docker: the cache).
 """
 
 from __future__ import annotations
@@ -10,65 +11,152 @@ from collections.abc import Mapping
 
 from naru.api.host import LogConfig
 from naru.engine.container import Container
+from naru.engine.log_tag import log_tag
 from naru.errors import InvalidArgument
+from naru.logs import fluentd, journald, syslog
+from naru.logs.delivery import DRIVERS, Delivery
+from naru.logs.option_values import boolean, size_bytes
 from naru.shim.protocol import LogConfig as TaskLogConfig
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)b?\Z", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_OPTIONS = {
-    "max-size",
-    "max-file",
-    "compress",
-    "mode",
-    "max-buffer-size",
-    "labels",
-    "labels-regex",
-    "env",
-    "env-regex",
-    "tag",
-}
-_TAG_FIELD = re.compile(r"\{\{ *\.(\w+) *\}\}")
+LOG_DRIVERS = ("fluentd", "journald", "json-file", "local", "syslog")
+
 _DEFAULT_SIZE = 20 << 20
 _DEFAULT_FILES = 5
+_ATTRIBUTE_OPTIONS = ("labels", "labels-regex", "env", "env-regex", "tag")
+_FILE_OPTIONS = ("max-size", "max-file", "compress")
+_CACHE_OPTIONS = frozenset(("cache-disabled", *(f"cache-{name}" for name in _FILE_OPTIONS)))
+_COMMON_OPTIONS = frozenset(("mode", "max-buffer-size")) | _CACHE_OPTIONS
+_MODES = ("", "blocking", "non-blocking")
+_LEAST_BUFFER = 1 << 20  # moby's, for mode=non-blocking
 
 
-def size_bytes(text: str) -> int:
-    """Return `10m` as bytes. InvalidArgument: not a size."""
-    found = _SIZE.match(text.strip())
-    if found is None:
-        raise InvalidArgument(f"invalid size: '{text}'")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+def with_defaults(config: LogConfig, default: LogConfig) -> LogConfig:
+    """Return what a container asks for, completed from the daemon's settings.
+
+    The settings' options are for their own driver; those of the cache for every one that has a cache.
+    """
+    driver = config.type or default.type
+    options = dict(config.config or {})
+    for name, value in (default.config or {}).items():
+        if driver == default.type or (name in _CACHE_OPTIONS and driver != "none"):
+            options.setdefault(name, value)
+    return LogConfig(type=driver, config=options)
 
 
-def task_log_config(config: LogConfig, path: str, attributes: dict[str, str] | None = None) -> TaskLogConfig:
-    """Return how the shim keeps the log. InvalidArgument: an unknown driver or option, or a bad value."""
+def check_log_config(config: LogConfig) -> None:
+    """InvalidArgument: an unknown driver or option, or a value that it cannot have; in moby's words."""
+    driver, options = config.type or "json-file", config.config or {}
+    if driver == "none":
+        return
+    if driver not in LOG_DRIVERS:
+        raise InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
+    mode = options.get("mode", "")
+    if mode not in _MODES:
+        raise InvalidArgument(f"logger: logging mode not supported: {mode}")
+    if "max-buffer-size" in options:
+        if mode != "non-blocking":
+            raise InvalidArgument("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+        try:
+            size_bytes(options["max-buffer-size"])
+        except InvalidArgument as error:
+            raise InvalidArgument(f"error parsing option max-buffer-size: {error}") from error
+    if text := options.get("cache-disabled"):
+        try:
+            boolean(text)
+        except InvalidArgument:
+            raise InvalidArgument(f"invalid value for option cache-disabled: {text}") from None
+    _check_driver(driver, {name: value for name, value in options.items() if name not in _COMMON_OPTIONS})
+    _patterns(options)
+    _files(driver, options)
+
+
+def _check_driver(driver: str, options: dict[str, str]) -> None:
+    match driver:
+        case "local":
+            _check_names(options, (*_FILE_OPTIONS, *_ATTRIBUTE_OPTIONS), f"log driver {driver}")
+        case "json-file":
+            _check_names(options, (*_FILE_OPTIONS, *_ATTRIBUTE_OPTIONS), f"{driver} log driver")
+        case "syslog":
+            _check_names(options, syslog.OPTIONS, "syslog log driver")
+            syslog.check(options)
+        case "journald":
+            _check_names(options, journald.OPTIONS, "journald log driver")
+            if not journald.is_there():
+                raise InvalidArgument("failed to initialize logging driver: journald is not enabled on this host")
+        case "fluentd":
+            _check_names(options, fluentd.OPTIONS, "fluentd log driver")
+            fluentd.parse(options)
+
+
+def _check_names(options: Mapping[str, str], known: frozenset[str] | tuple[str, ...], where: str) -> None:
+    for name in options:
+        if name not in known:
+            raise InvalidArgument(f"unknown log opt '{name}' for {where}")
+
+
+def is_readable(config: LogConfig) -> bool:
+    """Can `docker logs` show the output?"""
+    if config.type in DRIVERS:
+        return not boolean((config.config or {}).get("cache-disabled") or "false")
+    return config.type != "none"
+
+
+def task_log_config(container: Container, path: str) -> TaskLogConfig:
+    """Return how the container's output is kept in `path`, and delivered. InvalidArgument: the tag is no template."""
+    config = container.host_config.log_config
     driver, options = config.type or "json-file", config.config or {}
     if driver == "none":
         return TaskLogConfig(driver="none")
-    if driver not in ("json-file", "local"):
-        raise InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
-    for name in options:
-        if name not in _OPTIONS:
-            raise InvalidArgument(f"unknown log opt '{name}' for {driver} log driver")
-    _patterns(options)
-    limit = options.get("max-size", "")
-    unbounded = limit == "-1"
-    files = options.get("max-file", "")
-    if files and (not files.isdigit() or int(files) < 1):
-        raise InvalidArgument("max-file cannot be less than 1")
-    return TaskLogConfig(
+    size, files, compress = _files(driver, options)
+    attributes = _attributes(container, options)
+    if driver not in DRIVERS:
+        if options.get("tag"):
+            attributes["tag"] = log_tag(container, options["tag"])
+        return TaskLogConfig(
+            driver=driver, path=path, max_size_bytes=size, max_files=files, compress=compress, attributes=attributes
+        )
+    delivery = Delivery(
         driver=driver,
         path=path,
-        max_size_bytes=None if unbounded else size_bytes(limit) if limit else _DEFAULT_SIZE,
-        max_files=int(files) if files else (1 if limit and driver == "json-file" else _DEFAULT_FILES),
-        compress=options.get("compress", "true" if driver == "local" else "false") == "true",
-        attributes=attributes or {},
+        options=options,
+        container_id=container.id,
+        container_name=container.name,
+        image_name=container.config.image,
+        tag=log_tag(container, options.get("tag", "")),
+        attributes=attributes,
+        is_blocking=options.get("mode") == "blocking",
+    )
+    return TaskLogConfig(
+        driver=driver, path=path, max_size_bytes=size, max_files=files, compress=compress, delivery=delivery
     )
 
 
-def log_attributes(container: Container) -> dict[str, str]:
-    """Return what `labels`, `env`, their `-regex` forms and `tag` write into every line as Docker's `attrs`."""
-    options = container.host_config.log_config.config or {}
+def _files(driver: str, options: Mapping[str, str]) -> tuple[int | None, int, bool]:
+    """Return the size of a file of the log (None: unlimited), how many there are, and whether old ones are compressed.
+
+    InvalidArgument: they do not go together.
+    """
+    prefix = "cache-" if driver in DRIVERS else ""
+    limit, count = options.get(f"{prefix}max-size", ""), options.get(f"{prefix}max-file", "")
+    if count and (not count.isdigit() or int(count) < 1):
+        raise InvalidArgument(f"{prefix}max-file cannot be less than 1")
+    files = int(count) if count else (1 if limit and driver == "json-file" else _DEFAULT_FILES)
+    asked = options.get(f"{prefix}compress")
+    compress = boolean(asked) if asked else driver != "json-file" and files > 1
+    if compress and files < 2:
+        if driver == "json-file":
+            raise InvalidArgument("compress cannot be true when max-file is less than 2 or max-size is not set")
+        raise InvalidArgument("compression cannot be enabled when max file count is 1")
+    size = None if limit == "-1" else size_bytes(limit) if limit else _DEFAULT_SIZE
+    if size is not None and driver in DRIVERS and options.get("mode") == "non-blocking":
+        # The file is the buffer: it is at least as large as the one that is asked for.
+        buffer = max(size_bytes(options.get("max-buffer-size") or "0"), _LEAST_BUFFER)
+        size = max(size, buffer // max(files - 1, 1))
+    return size, files, compress
+
+
+def _attributes(container: Container, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels and variables that `labels`, `env` and their `-regex` forms ask for: Docker's `attrs`."""
     patterns = _patterns(options)
     variables = dict(entry.split("=", 1) for entry in container.config.env or [] if "=" in entry)
     found: dict[str, str] = {}
@@ -76,8 +164,6 @@ def log_attributes(container: Container) -> dict[str, str]:
         named = set(filter(None, options.get(option, "").split(",")))
         pattern = patterns.get(f"{option}-regex")
         found |= {name: value for name, value in values.items() if name in named or (pattern and pattern.search(name))}
-    if options.get("tag"):
-        found["tag"] = _TAG_FIELD.sub(lambda field: _tag_values(container).get(field[1], field[0]), options["tag"])
     return found
 
 
@@ -86,15 +172,3 @@ def _patterns(options: Mapping[str, str]) -> dict[str, re.Pattern[str]]:
         return {name: re.compile(options[name]) for name in ("labels-regex", "env-regex") if options.get(name)}
     except re.error as error:
         raise InvalidArgument(f"invalid regular expression in a log option: {error}") from error
-
-
-def _tag_values(container: Container) -> dict[str, str]:
-    return {
-        "ID": container.id[:12],
-        "FullID": container.id,
-        "Name": container.name,
-        "ImageID": container.image_id.removeprefix("sha256:")[:12],
-        "ImageFullID": container.image_id,
-        "ImageName": container.config.image,
-        "DaemonName": "naru",
-    }

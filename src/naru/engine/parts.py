@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from naru.api.build import BuildCache, BuildOptions, BuildPruneReport
+from naru.api.host import LogConfig
 from naru.api.progress import ProgressMessage
 from naru.content.store import ContentStore
 from naru.engine.container import Containers
@@ -53,7 +54,9 @@ class Paths:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The engine's collaborators. `provide` makes an image from the built-in library when no registry has it; `recipes`
-    returns the names that it can make and a word is part of."""
+    returns the names that it can make and a word is part of. `log_config` is what containers get that ask for no log
+    driver.
+    """
 
     paths: Paths
     containers: Containers
@@ -68,3 +71,4 @@ class Parts:
     provide: Provider | None = None
     recipes: Callable[[str], list[str]] | None = None
     insecure_registries: tuple[str, ...] = ()
+    log_config: LogConfig = field(default_factory=lambda: LogConfig(type="json-file"))

@@ -13,6 +13,7 @@ import naru
 from naru.api.event import EventMessage
 from naru.api.system import (
     ComponentVersion,
+    PluginsInfo,
     Runtime,
     SystemInfo,
     SystemVersion,
@@ -22,6 +23,7 @@ from naru.engine.cdi import SPEC_DIRS
 from naru.engine.clock import nanoseconds, now, rfc3339
 from naru.engine.container import Status
 from naru.engine.events import Subscription
+from naru.engine.log_config import LOG_DRIVERS
 from naru.engine.parts import Parts
 from naru.engine.registry_verbs import registry_config
 from naru.runtime.cgroup import supported
@@ -79,6 +81,8 @@ class SystemVerbs:
             name=socket.gethostname(),
             server_version=naru.__version__,
             registry_config=registry_config(self.parts.insecure_registries),
+            logging_driver=self.parts.log_config.type,
+            plugins=PluginsInfo(log=list(LOG_DRIVERS)),
             runtimes={"naru": Runtime(path="naru-runtime")},
             cdi_spec_dirs=list(SPEC_DIRS),
             security_options=["name=seccomp,profile=builtin", "name=cgroupns"],

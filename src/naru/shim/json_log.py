@@ -18,7 +18,9 @@ import time
 import msgspec
 from msgspec import Struct
 
+from naru.shim.courier import CourierProcess
 from naru.shim.protocol import LogConfig
+from naru.shim.retention import Retention
 
 __all__ = ["PIECE_BYTES", "JsonLog", "LineEncoder", "open_log"]
 
@@ -164,8 +166,8 @@ def open_log(path: str) -> int:
 class JsonLog:
     """The log file: encodes, appends, rotates. A disk that is full loses lines, never the container."""
 
-    def __init__(self, config: LogConfig, file: int | None = None) -> None:
-        """Append to `config.path`, or to `file`, an open descriptor of it that is now ours."""
+    def __init__(self, config: LogConfig, file: int | None = None, courier: CourierProcess | None = None) -> None:
+        """Append to `config.path`, or to `file`, an open descriptor of it and ours now; poke `courier` each time."""
         self._path = config.path
         self._limit = config.max_size_bytes
         self._max_files = max(config.max_files, 1)
@@ -174,10 +176,26 @@ class JsonLog:
         self._compressor: int | None = None
         self._file = open_log(self._path) if file is None else file
         self._size = os.fstat(self._file).st_size
+        self._courier = courier
+        self._retention: Retention | None = None
+        if config.delivery is not None and config.delivery.is_blocking:
+            self._retention = Retention(self._path, self._max_files)
+
+    @property
+    def is_full(self) -> bool:
+        """Should no more be written until some of it has been delivered?"""
+        return (
+            self._retention is not None
+            and self._limit is not None
+            and self._size >= self._limit
+            and not self._retention.may_rotate()
+        )
 
     def write(self, stream: str, data: bytes) -> None:
         """Append the lines that `data`, read from `stream` just now, completes."""
         self._append(self._encoders[stream].feed(data, time.time_ns()))
+        if self._courier is not None:
+            self._courier.poke()
 
     def close(self) -> None:
         """Append unfinished lines and close."""
@@ -195,8 +213,10 @@ class JsonLog:
                 # Fill the file with what fits; one record larger than the limit still goes into a file of its own.
                 end = records.rfind(b"\n", 0, max(room, 0)) + 1
                 if not end and self._size:
-                    self._rotate()
-                    continue
+                    if self._retention is None or self._retention.may_rotate():
+                        self._rotate()
+                        continue
+                    end = len(records)  # and then `is_full` stops what more would come
                 end = end or records.find(b"\n") + 1
             else:
                 end = len(records)

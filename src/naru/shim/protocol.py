@@ -35,6 +35,7 @@ from naru.errors import (
     Unavailable,
     Unsupported,
 )
+from naru.logs.delivery import Delivery
 from naru.oci.runtime import Process, Resources
 from naru.runtime.rootfs import Overlay
 
@@ -52,8 +53,9 @@ _MAX_FDS = 253
 class LogConfig(Struct, frozen=True):
     """Where a container's output is kept.
 
-    `driver` is "json-file", "local" (the same file, rotated files compressed) or "none". `max_size_bytes` rotates;
-    `max_files` counts the current file too. `attributes` are written into every line as Docker's `attrs`.
+    `driver` is Docker's; all but "none" keep the same file. `max_size_bytes` rotates;
+    `max_files` counts the current file too. `attributes` are written into every line as Docker's `attrs`. `delivery`
+    is how the output gets to a log server; what is kept then is the way there, and what `docker logs` reads.
     """
 
     driver: str = "none"
@@ -62,6 +64,7 @@ class LogConfig(Struct, frozen=True):
     max_files: int = 1
     compress: bool = False
     attributes: dict[str, str] = {}
+    delivery: Delivery | None = None
 
 
 class AttachRequest(Struct, frozen=True):
@@ -268,7 +271,14 @@ class AttachClosed(Struct, tag=True, frozen=True):
     detached: bool
 
 
-TaskEvent: TypeAlias = Exited | ExecExited | OomKilled | AttachClosed
+class LogNews(Struct, tag=True, frozen=True):
+    """The delivery of the container's log has trouble, or none any more, in words."""
+
+    container_id: str
+    news: str
+
+
+TaskEvent: TypeAlias = Exited | ExecExited | OomKilled | AttachClosed | LogNews
 
 
 class Birth(Struct):

@@ -27,11 +27,15 @@ _CHUNK_BYTES = 64 << 10
 _INPUT_LIMIT = 64 << 10
 # What may still come out of a dead process's pipes, several times over; more is somebody else writing.
 _DRAIN_LIMIT = 16 << 20
+# How often a log that is full is looked at again.
+_LOG_LOOK_S = 0.05
 
 
 class Log(Protocol):
-    """Where output is kept."""
+    """Where output is kept. While it `is_full` it takes more only if it must."""
 
+    @property
+    def is_full(self) -> bool: ...
     def write(self, stream: str, data: bytes) -> None: ...
 
 
@@ -76,6 +80,7 @@ class Relay:
         streams = {"stdout": ends.stdout, "stderr": ends.stderr} if ends.console is None else {"stdout": ends.console}
         self._sources = {name: fd for name, fd in streams.items() if fd is not None}
         self._paused: set[str] = set()
+        self._is_looking = False
         self._sinks: list[Sink] = []
         self._input = bytearray()
         self._input_is_over = False
@@ -170,12 +175,22 @@ class Relay:
         return len(data)
 
     def _is_held_up(self, stream: str) -> bool:
+        """Must `stream` wait: for a sink, which says so when it has room, or for the log, which is looked at again?"""
+        if self._log is not None and self._log.is_full:
+            if not self._is_looking:
+                self._is_looking = True
+                self._loop.call_after(_LOG_LOOK_S, self._look_at_log)
+            return True
         return any(sink.is_full and sink.wants(stream) for sink in self._sinks)
 
     def _resume_output(self) -> None:
         for stream in [stream for stream in self._paused if not self._is_held_up(stream)]:
             self._paused.discard(stream)
             self._watch(stream)
+
+    def _look_at_log(self) -> None:
+        self._is_looking = False
+        self._resume_output()
 
     def _close_source(self, stream: str) -> None:
         fd = self._sources.pop(stream)

@@ -20,12 +20,23 @@ from naru.errors import Conflict, NaruError
 from naru.runtime.cgroup import Cgroup, open_cgroup
 from naru.shim import protocol, record
 from naru.shim.birth import Handover
+from naru.shim.courier import CourierProcess
 from naru.shim.creator import Made
 from naru.shim.execs import Execs
 from naru.shim.json_log import JsonLog
 from naru.shim.loop import EPOLLIN, Loop
 from naru.shim.peers import Peers, Reply
-from naru.shim.protocol import AttachClosed, Exited, ExitRecord, OomKilled, Request, Started, Status, TaskEvent
+from naru.shim.protocol import (
+    AttachClosed,
+    Exited,
+    ExitRecord,
+    LogNews,
+    OomKilled,
+    Request,
+    Started,
+    Status,
+    TaskEvent,
+)
 from naru.shim.relay import Ends, Relay
 
 # The container's processes are dead by then: whoever still holds its output, or cannot be reaped, is not worth more.
@@ -55,8 +66,13 @@ class Shim:
         if self._oom_fd is not None:
             os.set_blocking(self._oom_fd, False)
             loop.watch(self._oom_fd, EPOLLIN, self._memory_event)
-        self._log = JsonLog(handover.log, given["log"]) if "log" in given else None
         self._peers = Peers(loop, self._serve, self._consider_leaving)
+        self._courier = (
+            CourierProcess(loop, handover.log.delivery, lambda news: self._tell(LogNews(self._id, news)))
+            if handover.log.delivery is not None
+            else None
+        )
+        self._log = JsonLog(handover.log, given["log"], self._courier) if "log" in given else None
         self._execs = Execs(
             loop, container_id=self._id, bundle=handover.bundle, cgroup=handover.cgroup, tell=self._tell
         )
@@ -204,6 +220,8 @@ class Shim:
             if pid == self._started.pid and self._wait_status is None:
                 self._wait_status = status
                 self._init_ended()
+            elif self._courier is not None and self._courier.reaped(pid):
+                pass
             elif not self._execs.reaped(pid, _shell_code(status)) and self._creating:
                 continue  # it may be what a creator is about to report
             del self._unclaimed[pid]
@@ -229,6 +247,8 @@ class Shim:
         self._relay.close()
         if self._log is not None:
             self._log.close()
+        if self._courier is not None:
+            self._courier.finish()
         self._count_oom_kills()
         if self._oom_fd is not None:
             self._loop.forget(self._oom_fd)

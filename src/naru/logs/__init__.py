@@ -1,0 +1,1 @@
+"""A container's log file, read back and carried to log servers."""
