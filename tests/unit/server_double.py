@@ -69,6 +69,8 @@ class Cat(threading.Thread):
 class Log:
     """A log of two lines; the second is there once `grow` was called. Follows until then."""
 
+    patience_s = None
+
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.read_end, False)

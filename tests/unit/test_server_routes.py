@@ -19,6 +19,7 @@ from server_double import FULL_ID, Served, frame, unix_server
 
 from naru.api.container import ContainerWaitResponse
 from naru.api.system import AuthConfig
+from naru.server.follow import MAX_WAITING_EVENTS
 
 DEADLINE_S = 5
 
@@ -239,6 +240,18 @@ def test_events_flush_their_head_and_come_one_a_line(server: Served) -> None:
     server.engine.happen("die")
     line = json.loads(read_until(sock, b"\n\r\n").split(b"\r\n")[1])
     assert (line["Action"], line["Actor"]["ID"]) == ("die", FULL_ID)
+
+
+def test_a_listener_that_does_not_read_is_cut_off_and_holds_no_more_than_its_share(server: Served) -> None:
+    sock = send(server, "GET /events HTTP/1.1\nHost: x\n\n")
+    read_until(sock, b"\r\n\r\n")
+    for _ in range(4 * MAX_WAITING_EVENTS):
+        server.engine.happen("die")
+    received = bytearray()
+    while not received.endswith(b"0\r\n\r\n"):
+        received += sock.recv(1 << 16)
+    assert received.count(b'"die"') < 2 * MAX_WAITING_EVENTS
+    assert server.engine.subscription.is_closed.wait(DEADLINE_S)
 
 
 def test_events_end_at_until(server: Served) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -23,8 +24,9 @@ from naru.server.verbs import LogStream
 
 STATS_INTERVAL_S = 1.0
 
-# Events a listener may lag behind before it is cut off; a build of a large project makes some hundreds a second.
-MAX_WAITING_EVENTS = 65536
+# Events a listener may lag behind before it is cut off, some 4 MB; a build of a large project makes some hundreds a
+# second.
+MAX_WAITING_EVENTS = 8192
 
 
 async def logs(call: Call) -> web.StreamResponse:
@@ -73,7 +75,9 @@ async def _copy(call: Call, stream: LogStream, response: web.StreamResponse) -> 
             elif stream.finished:
                 return
             else:
-                await readable.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(readable.wait(), stream.patience_s)
+                loop.remove_reader(descriptor)
                 readable.clear()
                 loop.add_reader(descriptor, _note, loop, descriptor, readable)
     finally:
