@@ -127,7 +127,7 @@ class EngineDouble:
             raise NotFound(f"No such container: {name}")
 
     def system_version(self) -> SystemVersion:
-        return SystemVersion(version="0.1", api_version="1.51", min_api_version="1.24", arch="amd64")
+        return SystemVersion(version="0.1", api_version="1.55", min_api_version="1.24", arch="amd64")
 
     def system_info(self) -> SystemInfo:
         return SystemInfo(id="X", name="host", containers=1, security_options=["name=seccomp,profile=builtin"])

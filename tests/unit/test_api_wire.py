@@ -52,7 +52,6 @@ def test_a_config_shows_null_for_what_was_not_given_and_leaves_out_what_docker_l
         "Volumes": None,
         "WorkingDir": "",
         "Entrypoint": None,
-        "OnBuild": None,
         "Labels": {},
     }
 

@@ -34,7 +34,7 @@ def docker(server: Served, *arguments: str, stdin: bytes = b"") -> subprocess.Co
 
 
 def test_version_and_ps(server: Served) -> None:
-    assert docker(server, "version", "--format", "{{.Server.APIVersion}}").stdout == b"1.51\n"
+    assert docker(server, "version", "--format", "{{.Server.APIVersion}}").stdout == b"1.55\n"
     assert docker(server, "ps", "--format", "{{.ID}} {{.Names}}").stdout == b"0123456789ab web\n"
 
 

@@ -81,7 +81,7 @@ def read_until(sock: socket.socket, end: bytes) -> bytes:
 def test_ping_tells_everything_a_client_negotiates_with(server: Served) -> None:
     response = call(server, "GET", "/_ping")
     assert (response.status, response.read()) == (200, b"OK")
-    wanted = {"Api-Version": "1.51", "Builder-Version": "1", "Ostype": "linux", "Docker-Experimental": "false"}
+    wanted = {"Api-Version": "1.55", "Builder-Version": "1", "Ostype": "linux", "Docker-Experimental": "false"}
     assert {name: response.getheader(name) for name in wanted} == wanted
     assert call(server, "HEAD", "/v1.40/_ping").status == 200
 
@@ -117,7 +117,7 @@ def test_an_unknown_path_or_method_is_page_not_found(server: Served) -> None:
 def test_a_version_out_of_range_is_refused(server: Served) -> None:
     response = call(server, "GET", "/v1.99/info")
     assert response.status == 400
-    assert message(response) == "client version 1.99 is too new. Maximum supported API version is 1.51"
+    assert message(response) == "client version 1.99 is too new. Maximum supported API version is 1.55"
 
 
 def test_a_verb_the_engine_does_not_have_is_not_implemented(server: Served) -> None:

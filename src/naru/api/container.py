@@ -25,7 +25,6 @@ from naru.api.host import (
 )
 from naru.api.image import Descriptor, DriverData, HealthConfig
 from naru.api.network import (
-    Address,
     EndpointIPAMConfig,
     EndpointSettings,
     NetworkingConfig,
@@ -34,7 +33,6 @@ from naru.api.network import (
 from naru.api.wire import Wire, always, made
 
 __all__ = [
-    "Address",
     "AttachOptions",
     "BindOptions",
     "ContainerConfig",
@@ -71,6 +69,7 @@ __all__ = [
     "PortSummary",
     "Resources",
     "RestartPolicy",
+    "SummaryHealth",
     "SummaryHostConfig",
     "SummaryNetworkSettings",
     "ThrottleDevice",
@@ -106,7 +105,7 @@ class ContainerConfig(Wire):
     network_disabled: bool = False
     mac_address: str = ""
     """Deprecated since API 1.44; `server` moves it to the endpoint for older clients."""
-    on_build: list[str] | None = always(None)
+    on_build: list[str] | None = None
     labels: dict[str, str] | None = always({})
     stop_signal: str = ""
     stop_timeout: int | None = None
@@ -212,6 +211,11 @@ class SummaryNetworkSettings(Wire):
     networks: dict[str, EndpointSettings] | None = always({})
 
 
+class SummaryHealth(Wire):
+    status: str = always("none")
+    failing_streak: int = always(0)
+
+
 class ContainerSummary(Wire):
     """A line of `docker ps`; `created` in seconds, `names` with their leading slash."""
 
@@ -230,6 +234,7 @@ class ContainerSummary(Wire):
     host_config: SummaryHostConfig = made(SummaryHostConfig)
     network_settings: SummaryNetworkSettings | None = made(SummaryNetworkSettings)
     mounts: list[MountPoint] = always([])
+    health: SummaryHealth | None = None
     image_manifest_descriptor: Descriptor | None = None
 
 

@@ -9,11 +9,37 @@ from naru.api.volume import Volume
 from naru.api.wire import Wire, always
 
 
-class DiskUsage(Wire):
-    """None for a kind that was not asked for; sizes in bytes, `layers_size` with shared layers counted once."""
+class Usage(Wire):
+    """What all objects of one kind take: `reclaimable` is the part that no active one needs. Sizes in bytes."""
 
-    layers_size: int = always(0)
-    images: list[ImageSummary] | None = always(None)
-    containers: list[ContainerSummary] | None = always(None)
-    volumes: list[Volume] | None = always(None)
-    build_cache: list[BuildCache] | None = always(None)
+    active_count: int = always(0)
+    total_count: int = always(0)
+    reclaimable: int = always(0)
+    total_size: int = always(0)
+
+
+class ImagesUsage(Usage):
+    """`total_size` counts shared layers once."""
+
+    items: list[ImageSummary] | None = None
+
+
+class ContainersUsage(Usage):
+    items: list[ContainerSummary] | None = None
+
+
+class VolumesUsage(Usage):
+    items: list[Volume] | None = None
+
+
+class BuildCacheUsage(Usage):
+    items: list[BuildCache] | None = None
+
+
+class DiskUsage(Wire):
+    """None for a kind that was not asked for."""
+
+    image_usage: ImagesUsage | None = None
+    container_usage: ContainersUsage | None = None
+    volume_usage: VolumesUsage | None = None
+    build_cache_usage: BuildCacheUsage | None = None

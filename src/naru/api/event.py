@@ -11,14 +11,8 @@ class EventActor(Wire):
 
 
 class EventMessage(Wire):
-    """`type` is container, image, network, volume, daemon or builder; `time` in seconds, `time_nano` in nanoseconds.
+    """`type` is container, image, network, volume, daemon or builder; `time` in seconds, `time_nano` in nanoseconds."""
 
-    `status`, `id` and `from_` repeat the action, object and image for containers and images, for clients below 1.52.
-    """
-
-    status: str = named("", "status")
-    id: str = named("", "id")
-    from_: str = named("", "from")
     type: str = always("")
     action: str = always("")
     actor: EventActor = made(EventActor)

@@ -54,17 +54,17 @@ class HealthConfig(Wire):
 class ImageConfig(Wire):
     """The defaults an image gives its containers."""
 
-    user: str = always("")
+    user: str = ""
     exposed_ports: dict[str, dict[str, str]] | None = None
-    env: list[str] | None = always(None)
-    cmd: list[str] | None = always(None)
+    env: list[str] | None = None
+    cmd: list[str] | None = None
     healthcheck: HealthConfig | None = None
     args_escaped: bool = False
-    volumes: dict[str, dict[str, str]] | None = always(None)
-    working_dir: str = always("")
-    entrypoint: list[str] | None = always(None)
-    on_build: list[str] | None = always(None)
-    labels: dict[str, str] | None = always(None)
+    volumes: dict[str, dict[str, str]] | None = None
+    working_dir: str = ""
+    entrypoint: list[str] | None = None
+    on_build: list[str] | None = None
+    labels: dict[str, str] | None = None
     stop_signal: str = ""
     shell: list[str] | None = None
 
@@ -117,11 +117,11 @@ class ImageInspect(Wire):
     id: str = always("")
     repo_tags: list[str] = always([])
     repo_digests: list[str] = always([])
-    parent: str = always("")
-    comment: str = always("")
+    parent: str = ""
+    comment: str = ""
     created: str = ""
-    docker_version: str = always("")
-    author: str = always("")
+    docker_version: str = ""
+    author: str = ""
     config: ImageConfig | None = always(None)
     architecture: str = always("")
     variant: str = ""

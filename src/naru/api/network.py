@@ -38,31 +38,12 @@ class NetworkingConfig(Wire):
     endpoints_config: dict[str, EndpointSettings] | None = always(None)
 
 
-class Address(Wire):
-    addr: str = always("")
-    prefix_len: int = always(0)
-
-
 class NetworkSettings(Wire):
-    """Where a container is on its networks. `server` fills the fields from `endpoint_id` on, from `networks`."""
+    """Where a container is on its networks."""
 
-    bridge: str = always("")
     sandbox_id: str = always("")
     sandbox_key: str = always("")
     ports: PortMap | None = always({})
-    hairpin_mode: bool = always(False)
-    link_local_ipv6_address: str = always("")
-    link_local_ipv6_prefix_len: int = always(0)
-    secondary_ip_addresses: list[Address] | None = always(None)
-    secondary_ipv6_addresses: list[Address] | None = always(None)
-    endpoint_id: str = always("")
-    gateway: str = always("")
-    global_ipv6_address: str = always("")
-    global_ipv6_prefix_len: int = always(0, name="GlobalIPv6PrefixLen")
-    ip_address: str = always("")
-    ip_prefix_len: int = always(0)
-    ipv6_gateway: str = always("")
-    mac_address: str = always("")
     networks: dict[str, EndpointSettings] | None = always({})
 
 
@@ -95,8 +76,23 @@ class EndpointResource(Wire):
     ipv6_address: str = always("")
 
 
+class SubnetStatus(Wire):
+    """How many addresses of a subnet are taken or reserved, and how many endpoints can still get one."""
+
+    ips_in_use: int = always(0, name="IPsInUse")
+    dynamic_ips_available: int = always(0, name="DynamicIPsAvailable")
+
+
+class IPAMStatus(Wire):
+    subnets: dict[str, SubnetStatus] = always({})
+
+
+class NetworkStatus(Wire):
+    ipam: IPAMStatus = made(IPAMStatus, name="IPAM")
+
+
 class Network(Wire):
-    """A network as listed and inspected; `containers` is filled when inspected."""
+    """A network as listed and inspected; `containers` and `status` are there when inspected."""
 
     name: str = always("")
     id: str = always("")
@@ -111,9 +107,10 @@ class Network(Wire):
     ingress: bool = always(False)
     config_from: ConfigReference = made(ConfigReference)
     config_only: bool = always(False)
-    containers: dict[str, EndpointResource] | None = always({})
+    containers: dict[str, EndpointResource] | None = None
     options: dict[str, str] | None = always({})
     labels: dict[str, str] | None = always({})
+    status: NetworkStatus | None = None
 
 
 class NetworkCreateRequest(Wire):

@@ -79,6 +79,7 @@ class ContainerStats(LowerWire):
 
     name: str = always("")
     id: str = always("")
+    os_type: str = always("linux")
     read: str = always("0001-01-01T00:00:00Z")
     preread: str = always("0001-01-01T00:00:00Z")
     pids_stats: PidsStats = made(PidsStats)

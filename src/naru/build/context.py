@@ -18,7 +18,7 @@ from naru.build.directories import CONTEXT_PREFIX
 from naru.build.filetree import Tree, clean_path
 from naru.build.patterns import PathRules, read_ignore_file
 from naru.build.untar import untar
-from naru.errors import NotFound
+from naru.errors import InvalidArgument, NotFound
 from naru.kernel.openat2 import openat2
 
 _LARGEST_DOCKERFILE = 16 << 20
@@ -37,7 +37,7 @@ class Context:
 def open_context(source: BinaryIO | Path, *, dockerfile: str, directory: Path) -> Iterator[Context]:
     """Yield the context in `source`, a tar stream (unpacked below `directory` meanwhile) or a directory.
 
-    NotFound: it has no Dockerfile of that name. InvalidArgument: not a tar.
+    InvalidArgument: not a tar, or it has no Dockerfile of that name.
     """
     if isinstance(source, Path):
         with _opened(source) as root_fd:
@@ -69,7 +69,7 @@ def _read(root_fd: int, dockerfile: str) -> Context:
     name = clean_path(dockerfile or "Dockerfile")
     data = _file(root_fd, name)
     if data is None:
-        raise NotFound(f"Cannot locate specified Dockerfile: {name}")
+        raise InvalidArgument(f"Cannot locate specified Dockerfile: {name}")
     ignore = _file(root_fd, f"{name}.dockerignore")
     if ignore is None:
         ignore = _file(root_fd, ".dockerignore")

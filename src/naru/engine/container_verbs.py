@@ -27,6 +27,7 @@ from naru.api.container import (
 from naru.api.exec import ExecCreateRequest, ExecCreateResponse, ExecInspect, ExecStartRequest
 from naru.api.stats import ContainerStats
 from naru.engine import inspect, names
+from naru.engine.block_io import with_lifted_limits
 from naru.engine.changes import without_mount_points
 from naru.engine.container import Container, Status
 from naru.engine.create import create_container
@@ -39,7 +40,7 @@ from naru.engine.log_config import is_readable
 from naru.engine.logs import LogStream
 from naru.engine.parts import Parts
 from naru.engine.processes import table
-from naru.engine.prune import is_pruned, parse_until
+from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until
 from naru.engine.resources import this_host
 from naru.engine.stats import container_stats
 from naru.engine.update import check_update, updated
@@ -114,8 +115,8 @@ class ContainerVerbs:
         """Engine API, ContainerRename."""
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
-        wanted = names.check(name)
         with self.parts.containers.locked(id) as container:
+            wanted = names.check(name)
             if container.name == wanted:
                 raise InvalidArgument("Renaming a container with the same name as its current name")
             renamed = self.parts.containers.rename(container, wanted)
@@ -129,7 +130,8 @@ class ContainerVerbs:
             try:
                 host = updated(container, request)
                 if container.is_running:
-                    self.lifecycle.task(container).update(limits(host, device_node))
+                    told = with_lifted_limits(container.host_config, host)
+                    self.lifecycle.task(container).update(limits(told, device_node))
             except (InvalidArgument, Conflict, Unsupported) as error:
                 raise type(error)(f"Cannot update container {container.id}: {error}", hint=error.hint) from error
             self.parts.containers.save(msgspec.structs.replace(container, host_config=host))
@@ -232,6 +234,7 @@ class ContainerVerbs:
 
     def container_prune(self, *, filters: Filters | None = None) -> ContainersPruneReport:
         """Engine API, ContainerPrune."""
+        check_filters(filters or {}, AGE_AND_LABELS)
         until = parse_until(filters or {})
         deleted, reclaimed = [], 0
         for container in self.parts.containers.all():

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from naru.api.disk import DiskUsage
 from naru.api.volume import UsageData
+from naru.api.volume import Volume as WireVolume
 from naru.engine.archive_verbs import ArchiveVerbs
 from naru.engine.commit import CommitVerb
 from naru.engine.container import Container, Status
 from naru.engine.container_verbs import ContainerVerbs
+from naru.engine.disk_usage import build_cache_usage, containers_usage, images_usage, volumes_usage
 from naru.engine.execs import Execs
 from naru.engine.filesystem import Filesystems
 from naru.engine.health import HealthChecks
@@ -23,9 +25,12 @@ from naru.engine.registry_verbs import RegistryVerbs
 from naru.engine.system_verbs import SystemVerbs
 from naru.engine.volume_verbs import VolumeVerbs
 from naru.engine.volume_verbs import wire as wire_volume
-from naru.errors import NaruError
+from naru.errors import InvalidArgument, NaruError
+from naru.volume.volumes import Volume
 
 log = logging.getLogger(__name__)
+
+_KINDS = ("container", "image", "volume", "build-cache")
 
 
 class Engine(
@@ -43,23 +48,27 @@ class Engine(
 
     def system_data_usage(self, *, type: Sequence[str] = ()) -> DiskUsage:
         """Engine API, SystemDataUsage."""
-        asked = set(type) or {"container", "image", "volume", "build-cache"}
-        usage = DiskUsage(layers_size=self.parts.snapshots.total_usage())
+        for kind in type:
+            if kind not in _KINDS:
+                raise InvalidArgument(f"unknown object type: {kind}")
+        asked = type or _KINDS
+        usage = DiskUsage()
         if "container" in asked:
-            usage.containers = self.container_list(all=True, size=True)
+            usage.container_usage = containers_usage(self.container_list(all=True, size=True))
         if "image" in asked:
-            usage.images = self.image_list(all=True)
+            usage.image_usage = images_usage(self.image_list(all=True), self.parts.snapshots.total_usage())
         if "volume" in asked:
-            usage.volumes = []
-            for volume in self.parts.volumes.list():
-                shown = wire_volume(volume)
-                shown.usage_data = UsageData(
-                    size=self.parts.volumes.usage(volume.name), ref_count=len(self.parts.volumes.users(volume.name))
-                )
-                usage.volumes.append(shown)
+            usage.volume_usage = volumes_usage([self._measured(volume) for volume in self.parts.volumes.list()])
         if "build-cache" in asked:
-            usage.build_cache = self.parts.builder.disk_usage()
+            usage.build_cache_usage = build_cache_usage(self.parts.builder.disk_usage())
         return usage
+
+    def _measured(self, volume: Volume) -> WireVolume:
+        shown = wire_volume(volume)
+        shown.usage_data = UsageData(
+            size=self.parts.volumes.usage(volume.name), ref_count=len(self.parts.volumes.users(volume.name))
+        )
+        return shown
 
     def recover(self) -> None:
         """Bring records and machine together after a start of the daemon: adopt what runs, finish what was begun.

@@ -53,9 +53,6 @@ class EventBus:
         with self._lock:
             stamp = time.time_ns()
             event = EventMessage(
-                status=action if kind in ("container", "image") else "",
-                id=actor_id if kind in ("container", "image") else "",
-                from_=attributes.get("image", "") if kind == "container" else "",
                 type=kind,
                 action=action,
                 actor=EventActor(id=actor_id, attributes=dict(attributes)),

@@ -27,7 +27,7 @@ from naru.api.system import AuthConfig
 from naru.distribution import pull as registry
 from naru.engine.clock import now, rfc3339
 from naru.engine.parts import Parts, Progress
-from naru.engine.prune import is_pruned, parse_until
+from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until
 from naru.errors import InvalidArgument, NaruError, Unavailable
 from naru.image import archive
 from naru.image.store import Image
@@ -148,8 +148,9 @@ class ImageVerbs:
     def image_prune(self, *, filters: Filters | None = None) -> ImagesPruneReport:
         """Engine API, ImagePrune."""
         filters = filters or {}
+        check_filters(filters, AGE_AND_LABELS | {"dangling"})
         until = parse_until(filters)
-        dangling_only = filters.get("dangling", ["true"])[0] in ("true", "1")
+        dangling_only = all(value in ("true", "1") for value in filters.get("dangling", ()))
         used = {image_id for container in self.parts.containers.all() for image_id in container.image_ids}
         deleted: list[DeleteItem] = []
         before = self.parts.snapshots.total_usage()
@@ -264,6 +265,7 @@ class ImageVerbs:
 
     def build_prune(self, *, all: bool = False, filters: Filters | None = None) -> BuildPruneReport:
         """Engine API, BuildPrune."""
+        check_filters(filters or {}, ("until",))
         return self.parts.builder.prune(unused_since=parse_until(filters or {}))
 
     def _publish(self, action: str, actor: str, name: str = "") -> None:

@@ -14,6 +14,7 @@ from naru.api.container import (
     ContainerSummary,
     Health,
     PortSummary,
+    SummaryHealth,
     SummaryHostConfig,
     SummaryNetworkSettings,
 )
@@ -173,6 +174,9 @@ def summary(container: Container, image: str, health: Health | None) -> Containe
         ),
         network_settings=SummaryNetworkSettings(networks=endpoint_settings(container)),
         mounts=container.mounts,
+        health=SummaryHealth()
+        if health is None
+        else SummaryHealth(status=health.status, failing_streak=health.failing_streak),
     )
 
 

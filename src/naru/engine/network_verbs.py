@@ -15,13 +15,15 @@ from naru.api.network import (
     NetworkCreateResponse,
     NetworkDisconnectRequest,
     NetworksPruneReport,
+    NetworkStatus,
+    SubnetStatus,
 )
 from naru.api.network import Network as WireNetwork
 from naru.engine.clock import rfc3339
 from naru.engine.connect import connect, disconnect
 from naru.engine.container import Container
 from naru.engine.parts import Parts
-from naru.engine.prune import is_pruned, parse_until
+from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until
 from naru.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from naru.network.create import NetworkRequest
 from naru.network.record import Network, Subnet
@@ -29,7 +31,6 @@ from naru.network.record import Network, Subnet
 Filters = Mapping[str, Sequence[str]]
 _PREDEFINED = ("bridge", "host", "none")
 _LIST_FILTERS = ("driver", "id", "label", "name", "scope", "type", "dangling")
-_PRUNE_FILTERS = ("until", "label", "label!")
 # Each row: a filter, its values, and what is said of another, in Docker's words.
 _FILTER_VALUES = (
     ("type", ("builtin", "custom"), "invalid filter: 'type'='{}'"),
@@ -74,6 +75,9 @@ class NetworkVerbs:
             raise NotFound(f"network {id} not found")
         shown = self._wire(network)
         shown.containers = self._members(network)
+        shown.status = NetworkStatus()
+        for subnet, (in_use, available) in self.parts.networks.occupancy(network.id).items():
+            shown.status.ipam.subnets[subnet] = SubnetStatus(ips_in_use=in_use, dynamic_ips_available=available)
         return shown
 
     def network_create(self, request: NetworkCreateRequest) -> NetworkCreateResponse:
@@ -141,16 +145,14 @@ class NetworkVerbs:
         members = self._members(network)
         if members:
             names = ", ".join(member.name for member in members.values())
-            raise Conflict(f"error while removing network: network {network.name} has active endpoints ({names})")
+            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({names})")
         self.parts.networks.remove(network.id)
         self.parts.events.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
 
     def network_prune(self, *, filters: Filters | None = None) -> NetworksPruneReport:
         """Engine API, NetworkPrune."""
         filters = filters or {}
-        for key in filters:
-            if key not in _PRUNE_FILTERS:
-                raise InvalidArgument(f"invalid filter '{key}'")
+        check_filters(filters, AGE_AND_LABELS)
         until = parse_until(filters)
         deleted = []
         for network in self.parts.networks.list():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from naru.engine.clock import nanoseconds, now
@@ -12,14 +12,18 @@ from naru.errors import InvalidArgument
 Filters = Mapping[str, Sequence[str]]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?\Z")
-_KNOWN = {"until", "label", "label!", "dangling", "all"}
+AGE_AND_LABELS = frozenset({"until", "label", "label!"})
+
+
+def check_filters(filters: Filters, known: Collection[str]) -> None:
+    """InvalidArgument: `filters` has one that is not `known`, which would remove more than was meant."""
+    for key in filters:
+        if key not in known:
+            raise InvalidArgument(f"invalid filter '{key}'")
 
 
 def parse_until(filters: Filters) -> datetime | None:
     """Return the moment of `until`: a Go duration before now, or a time. InvalidArgument: neither, or two."""
-    for key in filters:
-        if key not in _KNOWN:
-            raise InvalidArgument(f"invalid filter '{key}'")
     values = filters.get("until", ())
     if len(values) > 1:
         raise InvalidArgument("more than one until filter specified")
@@ -29,7 +33,10 @@ def parse_until(filters: Filters) -> datetime | None:
     if duration and values[0]:
         hours, minutes, seconds = (float(part or 0) for part in duration.groups())
         return now() - timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    return datetime.fromtimestamp(nanoseconds(values[0]) / 1e9, UTC)
+    try:
+        return datetime.fromtimestamp(nanoseconds(values[0]) / 1e9, UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(f"invalid filter 'until={values[0]}'") from None
 
 
 def is_pruned(labels: Mapping[str, str], created_at: datetime, filters: Filters, until: datetime | None) -> bool:

@@ -6,13 +6,14 @@ import os
 import platform
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import naru
 from naru.api.event import EventMessage
 from naru.api.system import (
     ComponentVersion,
+    FirewallInfo,
     PluginsInfo,
     Runtime,
     SystemInfo,
@@ -28,7 +29,7 @@ from naru.engine.parts import Parts
 from naru.engine.registry_verbs import registry_config
 from naru.runtime.cgroup import supported
 
-API_VERSION = "1.51"
+API_VERSION = "1.55"
 MIN_API_VERSION = "1.24"
 _GO_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -85,6 +86,7 @@ class SystemVerbs:
             plugins=PluginsInfo(log=list(LOG_DRIVERS)),
             runtimes={"naru": Runtime(path="naru-runtime")},
             cdi_spec_dirs=list(SPEC_DIRS),
+            firewall_backend=FirewallInfo(driver="nftables"),
             security_options=["name=seccomp,profile=builtin", "name=cgroupns"],
         )
 
@@ -127,6 +129,15 @@ class SystemVerbs:
         return self.parts.events.subscribe(
             callback, filters=filters, since_ns=nanoseconds(since), until_ns=nanoseconds(until)
         )
+
+
+def _registry_config(insecure: Collection[str]) -> RegistryServiceConfig:
+    """Return the registries that are spoken of: Docker Hub, and those that may be spoken to without TLS."""
+    names = {name: IndexInfo(name=name, secure=False) for name in insecure}
+    return RegistryServiceConfig(
+        insecure_registry_cidrs=["::1/128", "127.0.0.0/8"],
+        index_configs=names | {"docker.io": IndexInfo(name="docker.io", official=True)},
+    )
 
 
 def _os_release() -> dict[str, str]:

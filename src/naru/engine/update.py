@@ -9,6 +9,7 @@ import msgspec
 
 from naru.api.container import ContainerUpdateRequest
 from naru.api.host import HostConfig, Resources
+from naru.engine.block_io import take_device_limits
 from naru.engine.container import Container, Status
 from naru.engine.host_config import check_restart_policy
 from naru.engine.resources import Host, check_resources
@@ -49,6 +50,7 @@ def updated(container: Container, request: ContainerUpdateRequest) -> HostConfig
         value = getattr(request, name)
         if name not in _FIXED and (value or (name in ("pids_limit", "memory_swappiness") and value is not None)):
             setattr(changed, name, value)
+    take_device_limits(changed, request)
     if changed.memory_reservation > changed.memory > 0:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if 0 < changed.memory_swap < changed.memory:

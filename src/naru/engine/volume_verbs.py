@@ -8,7 +8,7 @@ from naru.api.volume import Volume as WireVolume
 from naru.api.volume import VolumeCreateRequest, VolumeList, VolumesPruneReport
 from naru.engine.clock import rfc3339
 from naru.engine.parts import Parts
-from naru.engine.prune import is_pruned
+from naru.engine.prune import check_filters, is_pruned
 from naru.errors import Conflict, InvalidArgument
 from naru.volume.volumes import Volume
 
@@ -66,7 +66,8 @@ class VolumeVerbs:
     def volume_prune(self, *, filters: Filters | None = None) -> VolumesPruneReport:
         """Engine API, VolumePrune: anonymous volumes only, unless `all=true`."""
         filters = filters or {}
-        everything = filters.get("all", ["false"])[0] in ("true", "1")
+        check_filters(filters, ("all", "label", "label!"))
+        everything = any(value in ("true", "1") for value in filters.get("all", ()))
         deleted, reclaimed = [], 0
         for volume in self.parts.volumes.list():
             if self.parts.volumes.users(volume.name) or not (everything or volume.is_anonymous):

@@ -81,6 +81,13 @@ class Pool:
         if self._first <= value < self._next:
             heapq.heappush(self._freed, value)
 
+    def occupancy(self) -> tuple[int, int]:
+        """Return how many addresses are taken or reserved, and how many `allocate` can still hand out."""
+        first, last = int(self.network.network_address), int(self.network.broadcast_address)
+        reserved = {first} | ({last} if self.network.version == 4 else set())
+        taken = sum(self._first <= value <= self._last for value in self._used)
+        return len(self._used | reserved), max(0, self._last - self._first + 1 - taken)
+
     def _hand_out(self, value: int) -> AnyAddress:
         self._used.add(value)
         return IPv4Address(value) if self.network.version == 4 else IPv6Address(value)

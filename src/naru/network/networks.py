@@ -194,6 +194,12 @@ class Networks:
                 if attached.network_id == network_id
             }
 
+    def occupancy(self, network_id: str) -> dict[str, tuple[int, int]]:
+        """Return for each subnet of a network how many addresses are taken or reserved, and how many are to be had."""
+        with self._lock:
+            pools = self._addresses.get(network_id, {})
+            return {str(pool.network): pool.occupancy() for pool in pools.values()}
+
     def remove(self, name_or_id: str) -> Network:
         """Remove a user-defined network without endpoints, and return what it was."""
         with self._lock:

@@ -20,10 +20,6 @@ async def swarm_unsupported(call: Call) -> web.StreamResponse:
     raise Unsupported("swarm mode is not offered by this engine")
 
 
-async def no_cluster_volumes(call: Call) -> web.StreamResponse:
-    raise Unsupported("cluster volumes are not offered by this engine")
-
-
 async def plugins(call: Call) -> web.StreamResponse:
     return call.answer([])
 
@@ -49,7 +45,7 @@ ROUTES = (
     *(Route("GET", f"/{noun}/{{id:path}}", no_swarm) for noun in _SWARM_NOUNS),
     *(Route("POST", f"/{noun}/{{id}}/update", no_swarm) for noun in _SWARM_NOUNS),
     *(Route("DELETE", f"/{noun}/{{id}}", no_swarm) for noun in _SWARM_NOUNS),
-    Route("PUT", "/volumes/{name}", no_cluster_volumes),
+    Route("PUT", "/volumes/{name}", no_swarm),
     Route("GET", "/plugins", plugins),
     Route("GET", "/plugins/privileges", plugins_unsupported),
     Route("POST", "/plugins/pull", plugins_unsupported),

@@ -15,11 +15,11 @@ from naru.server.routes import Route
 _CHUNK_BYTES = 64 << 10
 
 
-def _options(call: Call, *, multiplexed: bool, prefix: bytes = b"") -> AttachOptions:
+def _options(call: Call, *, multiplexed: bool, prefix: bytes = b"", has_all_streams: bool = False) -> AttachOptions:
     return AttachOptions(
-        stdin=call.flag("stdin"),
-        stdout=call.flag("stdout"),
-        stderr=call.flag("stderr"),
+        stdin=has_all_streams or call.flag("stdin"),
+        stdout=has_all_streams or call.flag("stdout"),
+        stderr=has_all_streams or call.flag("stderr"),
         stream=call.flag("stream"),
         logs=call.flag("logs"),
         detach_keys=call.query.get("detachKeys"),
@@ -43,12 +43,12 @@ async def attach(call: Call) -> web.StreamResponse:
 async def attach_websocket(call: Call) -> web.StreamResponse:
     """Carry the streams in messages, both kinds of output in one, as terminals in browsers expect."""
     container = await call.run(call.engine.container_inspect, call["id"])
+    # Before 1.42, the parameters that choose streams were not looked at.
+    options = _options(call, multiplexed=False, has_all_streams=call.version < (1, 42))
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     try:
-        await call.run_long(
-            call.engine.container_attach, container.id, _options(call, multiplexed=False), theirs.fileno()
-        )
+        await call.run_long(call.engine.container_attach, container.id, options, theirs.fileno())
     except BaseException:
         ours.close()
         raise

@@ -13,6 +13,9 @@ from naru.server import versions
 from naru.server.call import Call, no_content
 from naru.server.routes import Route
 
+# What old clients send for "nothing": `{}`, `null`, a line end.
+MAX_EMPTY_BYTES = 7
+
 
 async def list_(call: Call) -> web.StreamResponse:
     found = await call.run(
@@ -27,8 +30,10 @@ async def list_(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     request = await call.body(ContainerCreateRequest)
-    versions.normalize_create(request, call.version)
-    created = await call.run(call.engine.container_create, call.text("name"), request, call.text("platform"))
+    warnings = versions.normalize_create(request, call.version)
+    platform = call.text("platform") if call.version >= (1, 41) else ""
+    created = await call.run(call.engine.container_create, call.text("name"), request, platform)
+    created.warnings += warnings
     return call.answer(created, status=201)
 
 
@@ -59,19 +64,29 @@ def screen(call: Call) -> tuple[int, int]:
 
 
 async def start(call: Call) -> web.StreamResponse:
+    if (call.request.content_length or 0) > MAX_EMPTY_BYTES or "chunked" in call.request.headers.get(
+        "Transfer-Encoding", ""
+    ):
+        raise InvalidArgument(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        )
     await call.sessions.settled(call["id"])
     await call.run(call.engine.container_start, call["id"], detach_keys=call.text("detachKeys"))
     return no_content()
 
 
 async def stop(call: Call) -> web.StreamResponse:
-    await call.run_long(call.engine.container_stop, call["id"], signal=call.text("signal"), t=call.number("t"))
+    await call.run_long(call.engine.container_stop, call["id"], signal=_stop_signal(call), t=call.number("t"))
     return no_content()
 
 
 async def restart(call: Call) -> web.StreamResponse:
-    await call.run_long(call.engine.container_restart, call["id"], signal=call.text("signal"), t=call.number("t"))
+    await call.run_long(call.engine.container_restart, call["id"], signal=_stop_signal(call), t=call.number("t"))
     return no_content()
+
+
+def _stop_signal(call: Call) -> str:
+    return call.text("signal") if call.version >= (1, 42) else ""
 
 
 async def kill(call: Call) -> web.StreamResponse:
@@ -81,6 +96,7 @@ async def kill(call: Call) -> web.StreamResponse:
 
 async def update(call: Call) -> web.StreamResponse:
     request = await call.body(ContainerUpdateRequest)
+    versions.normalize_update(request, call.version)
     return call.answer(await call.run(call.engine.container_update, call["id"], request))
 
 
@@ -101,10 +117,13 @@ async def unpause(call: Call) -> web.StreamResponse:
 
 async def wait(call: Call) -> web.StreamResponse:
     """Send the head as soon as the wait is in place, so that the client may start the container; the body later."""
-    future = await call.run(call.engine.container_wait, call["id"], condition=call.text("condition") or "not-running")
+    # Before 1.30 there were no conditions, and the head came with the body.
+    is_told_early = call.version >= (1, 30)
+    condition = (call.text("condition") if is_told_early else "") or "not-running"
+    future = await call.run(call.engine.container_wait, call["id"], condition=condition)
     response = web.StreamResponse()
     response.content_type = "application/json"
-    if not future.done():
+    if is_told_early and not future.done():
         await response.prepare(call.request)
     result = await asyncio.wrap_future(future)
     await response.prepare(call.request)

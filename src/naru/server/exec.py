@@ -13,11 +13,15 @@ from naru.server.routes import Route
 
 async def create(call: Call) -> web.StreamResponse:
     request = await call.body(ExecCreateRequest)
+    if call.version < (1, 42):
+        request.console_size = None
     return call.answer(await call.run(call.engine.container_exec, call["id"], request), status=201)
 
 
 async def start(call: Call) -> web.StreamResponse:
     request = await call.body_or_none(ExecStartRequest) or ExecStartRequest()
+    if call.version < (1, 42):
+        request.console_size = None
     if request.detach:
         await call.run(call.engine.exec_start, call["id"], request, None, b"")
         return web.Response()

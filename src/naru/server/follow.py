@@ -16,7 +16,7 @@ from naru.api.event import EventMessage
 from naru.api.stats import ContainerStats
 from naru.api.wire import encode
 from naru.errors import InvalidArgument, NotFound
-from naru.server import query
+from naru.server import query, versions
 from naru.server.call import Call
 from naru.server.hijack import MULTIPLEXED_STREAM, RAW_STREAM
 from naru.server.routes import Route
@@ -92,7 +92,8 @@ def _note(loop: asyncio.AbstractEventLoop, descriptor: int, readable: asyncio.Ev
 
 async def stats(call: Call) -> web.StreamResponse:
     """Send a sample a second; or one, which without `one-shot` follows a first that percentages need."""
-    is_stream, one_shot = call.flag("stream", default=True), call.flag("one-shot")
+    is_stream = call.flag("stream", default=True)
+    one_shot = call.flag("one-shot") and call.version >= (1, 41)
     if is_stream and one_shot:
         raise InvalidArgument("cannot have stream=true and one-shot=true")
     sample = await call.run(call.engine.container_stats, call["id"], one_shot=one_shot)
@@ -124,10 +125,24 @@ async def _next_sample(call: Call, previous: ContainerStats) -> ContainerStats:
     return sample
 
 
+JSON_LINES = "application/jsonl"
+JSON_SEQUENCE = "application/json-seq"
+_EVENT_TYPES = (JSON_LINES, "application/x-ndjson", JSON_SEQUENCE)
+
+
+def _event_type(call: Call) -> str:
+    """Return the form of an event stream: what the client accepts by name, else what its version expects."""
+    accepted = [part.partition(";")[0].strip() for part in call.request.headers.get("Accept", "").split(",")]
+    named = next((kind for kind in accepted if kind in _EVENT_TYPES), None)
+    return named or ("application/json" if call.version < (1, 52) else JSON_LINES)
+
+
 class _Inbox:
     """Events on their way from whatever thread they happen in to one client."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: versions.Version, content_type: str) -> None:
+        self._version = version
+        self._start = b"\x1e" if content_type == JSON_SEQUENCE else b""  # RFC 7464
         self._loop = asyncio.get_running_loop()
         self._events: deque[bytes] = deque()
         self._arrived = asyncio.Event()
@@ -136,10 +151,12 @@ class _Inbox:
 
     def put(self, event: EventMessage) -> None:
         """Add `event`; any thread may call it."""
+        if self._version < (1, 46) and (event.type, event.action) == ("image", "create"):
+            return
         if len(self._events) >= MAX_WAITING_EVENTS:
             self.has_overflowed = True
         else:
-            self._events.append(encode(event) + b"\n")
+            self._events.append(self._start + encode(versions.reshape(event, self._version)) + b"\n")
         if not self._is_woken:
             self._is_woken = True
             try:
@@ -160,15 +177,19 @@ class _Inbox:
 
 
 async def events(call: Call) -> web.StreamResponse:
-    until_ns = query.moment_ns(call.query, "until")
-    query.moment_ns(call.query, "since")  # refused here if it is wrong
-    inbox = _Inbox()
+    until_ns, since_ns = query.moment_ns(call.query, "until"), query.moment_ns(call.query, "since")
+    if until_ns is not None and since_ns is not None and until_ns < since_ns:
+        raise InvalidArgument(
+            f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})"
+        )
+    content_type = _event_type(call)
+    inbox = _Inbox(call.version, content_type)
     subscription = await call.run(
         call.engine.system_events, call.filters(), call.text("since"), call.text("until"), inbox.put
     )
     try:
         response = web.StreamResponse()
-        response.content_type = "application/json"
+        response.content_type = content_type
         await response.prepare(call.request)
         await _send_events(inbox, response, None if until_ns is None else query.seconds_until(until_ns))
         await response.write_eof()

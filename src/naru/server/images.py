@@ -18,13 +18,19 @@ from naru.server.verbs import Progress
 
 
 async def list_(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    if call.version < (1, 25) and call.text("filter"):
+        filters.setdefault("reference", [call.text("filter")])
+    manifests = call.flag("manifests") and call.version >= (1, 47)
+    if call.flag("identity") and call.version >= (1, 54) and not manifests:
+        raise InvalidArgument("conflicting options: identity requires manifests=1")
     found = await call.run(
         call.engine.image_list,
         all=call.flag("all"),
-        filters=call.filters(),
-        shared_size=call.flag("shared-size"),
+        filters=filters,
+        shared_size=call.flag("shared-size") and call.version >= (1, 42),
         digests=call.flag("digests"),
-        manifests=call.flag("manifests"),
+        manifests=manifests,
     )
     return call.answer(found)
 
@@ -66,10 +72,17 @@ async def _import(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    found = await call.run(
-        call.engine.image_inspect, call["name"], manifests=call.flag("manifests"), platform=call.text("platform")
-    )
+    manifests = call.flag("manifests") and call.version >= (1, 48)
+    platform = call.text("platform") if call.version >= (1, 49) else ""
+    if manifests and platform:
+        raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
+    found = await call.run(call.engine.image_inspect, call["name"], manifests=manifests, platform=platform)
     return call.answer(found)
+
+
+async def attestations(call: Call) -> web.StreamResponse:
+    await call.run(call.engine.image_inspect, call["name"], manifests=False, platform="")
+    raise Unsupported("image attestations are not offered by this engine: only an image's own platform is kept")
 
 
 async def history(call: Call) -> web.StreamResponse:
@@ -161,6 +174,7 @@ ROUTES = (
     Route("POST", "/images/load", load, "image_load"),
     Route("POST", "/images/prune", prune, "image_prune"),
     Route("GET", "/images/{name:path}/json", inspect, "image_inspect"),
+    Route("GET", "/images/{name:path}/attestations", attestations),
     Route("GET", "/images/{name:path}/history", history, "image_history"),
     Route("GET", "/images/{name:path}/get", save, "image_get"),
     Route("POST", "/images/{name:path}/push", push, "image_push"),

@@ -22,11 +22,16 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     request = await call.body(NetworkCreateRequest)
+    if call.version < (1, 48):
+        request.enable_ipv4 = None
     return call.answer(await call.run(call.engine.network_create, request), status=201)
 
 
 async def connect(call: Call) -> web.StreamResponse:
-    await call.run(call.engine.network_connect, call["id"], await call.body(NetworkConnectRequest))
+    request = await call.body(NetworkConnectRequest)
+    if call.version < (1, 54) and request.endpoint_config is not None:
+        request.endpoint_config.mac_address = ""
+    await call.run(call.engine.network_connect, call["id"], request)
     return web.Response()
 
 

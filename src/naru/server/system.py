@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from naru.api.system import AuthConfig
+from naru.server import versions
 from naru.server.call import Call, no_content
 from naru.server.routes import Route
 
@@ -38,7 +39,9 @@ async def auth(call: Call) -> web.StreamResponse:
 
 
 async def data_usage(call: Call) -> web.StreamResponse:
-    return call.answer(await call.run_long(call.engine.system_data_usage, type=call.query.getall("type", [])))
+    kinds = call.query.getall("type", []) if call.version >= (1, 42) else []
+    usage = await call.run_long(call.engine.system_data_usage, type=kinds)
+    return call.answer(versions.shown_usage(usage, call.version, verbose=call.flag("verbose")))
 
 
 ROUTES = (
