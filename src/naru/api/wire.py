@@ -119,6 +119,8 @@ def decode(kind: type[T], body: bytes | str, *, what: str = "request") -> T:
         return msgspec.convert(relax(msgspec.json.decode(body), kind), kind)
     except msgspec.ValidationError as err:
         raise InvalidArgument(f"invalid {what}: {err}") from err
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise InvalidArgument(f"invalid JSON in {what}: {err}") from err
     except RecursionError:
         raise InvalidArgument(f"invalid JSON in {what}: nested too deeply") from None
 

@@ -43,7 +43,7 @@ ROUTES = (
     *absent.ROUTES,
 )
 
-_VERSION_PREFIX = re.compile(r"/v(\d{1,4}\.\d{1,4})(/.*)")
+_VERSION_PREFIX = re.compile(r"/v([0-9]{1,4}\.[0-9]{1,4})(/.*)", re.DOTALL)
 
 _HEADERS = {
     "Api-Version": versions.NEWEST_TEXT,
@@ -62,7 +62,7 @@ def make_app(engine: object) -> web.Application:
     """
     dispatcher = _Dispatcher(cast(Verbs, engine))
     app = web.Application(client_max_size=0)
-    app.router.add_route("*", "/{path:.*}", dispatcher.dispatch)
+    app.router.add_route("*", r"/{path:[\s\S]*}", dispatcher.dispatch)
     app.on_response_prepare.append(_add_headers)
     app.on_cleanup.append(dispatcher.close)
     return app

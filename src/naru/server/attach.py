@@ -8,6 +8,7 @@ import socket
 from aiohttp import web
 
 from naru.api.container import AttachOptions
+from naru.errors import InvalidArgument
 from naru.server.call import Call
 from naru.server.hijack import Connection, hijack, input_held
 from naru.server.routes import Route
@@ -43,6 +44,9 @@ async def attach(call: Call) -> web.StreamResponse:
 async def attach_websocket(call: Call) -> web.StreamResponse:
     """Carry the streams in messages, both kinds of output in one, as terminals in browsers expect."""
     container = await call.run(call.engine.container_inspect, call["id"])
+    messages = web.WebSocketResponse()
+    if not messages.can_prepare(call.request):
+        raise InvalidArgument("attach/ws needs a WebSocket's opening handshake")
     # Before 1.42, the parameters that choose streams were not looked at.
     options = _options(call, multiplexed=False, has_all_streams=call.version < (1, 42))
     ours, theirs = socket.socketpair()
@@ -55,16 +59,17 @@ async def attach_websocket(call: Call) -> web.StreamResponse:
     finally:
         theirs.close()
     reader, writer = await asyncio.open_connection(sock=ours)
-    messages = web.WebSocketResponse()
-    await messages.prepare(call.request)
-    output = asyncio.get_running_loop().create_task(_send_output(reader, messages))
+    output: asyncio.Task[None] | None = None
     try:
+        await messages.prepare(call.request)
+        output = asyncio.get_running_loop().create_task(_send_output(reader, messages))
         async for message in messages:
             if message.type in (web.WSMsgType.TEXT, web.WSMsgType.BINARY):
                 writer.write(message.data.encode() if message.type is web.WSMsgType.TEXT else message.data)
                 await writer.drain()
     finally:
-        output.cancel()
+        if output is not None:
+            output.cancel()
         writer.close()
     return messages
 

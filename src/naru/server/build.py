@@ -6,10 +6,11 @@ from aiohttp import web
 
 from naru.api.build import BuildOptions
 from naru.api.host import Ulimit
+from naru.api.progress import ProgressMessage
 from naru.server import query
 from naru.server.call import Call
 from naru.server.routes import Route
-from naru.server.streams import body_reader, stream_progress
+from naru.server.streams import archive_judged, body_reader, stream_progress
 from naru.server.verbs import Progress
 
 
@@ -56,7 +57,12 @@ async def build(call: Call) -> web.StreamResponse:
     options, context = _options(call), body_reader(call)
 
     def work(progress: Progress) -> None:
-        call.engine.image_build(context, options, progress)
+        def told(message: ProgressMessage) -> None:
+            if message.aux is None or call.version >= (1, 30):
+                progress(message)
+
+        with archive_judged():
+            call.engine.image_build(context, options, told)
 
     return await stream_progress(call, work)
 

@@ -18,12 +18,15 @@ MAX_EMPTY_BYTES = 7
 
 
 async def list_(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    # Parameters of their own before they were filters; stopped containers are meant, too.
+    bounds = {key: [call.text(key)] for key in ("since", "before") if call.text(key)}
     found = await call.run(
         call.engine.container_list,
-        all=call.flag("all"),
+        all=call.flag("all") or bool(bounds),
         limit=call.number("limit") or 0,
         size=call.flag("size"),
-        filters=call.filters(),
+        filters=bounds | filters,
     )
     return call.answer(found)
 

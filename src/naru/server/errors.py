@@ -25,12 +25,13 @@ STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (errors.Unsupported, 501),
     (errors.Unavailable, 503),
     (errors.NaruError, 500),
-    (web.HTTPRequestEntityTooLarge, 413),
 )
 
 
 def status_of(error: BaseException) -> int:
     """Return the HTTP status of `error`; 500 for what nobody foresaw."""
+    if isinstance(error, web.HTTPException):
+        return error.status
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
 
 

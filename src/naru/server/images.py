@@ -13,7 +13,7 @@ from naru.server import query
 from naru.server.archives import TAR
 from naru.server.call import Call
 from naru.server.routes import Route
-from naru.server.streams import body_reader, stream_file, stream_progress
+from naru.server.streams import archive_judged, body_reader, stream_file, stream_progress
 from naru.server.verbs import Progress
 
 
@@ -58,15 +58,16 @@ async def _import(call: Call) -> web.StreamResponse:
     source = body_reader(call)
 
     def import_(progress: Progress) -> None:
-        call.engine.image_import(
-            source,
-            repo=call.text("repo"),
-            tag=call.text("tag"),
-            message=call.text("message"),
-            changes=call.query.getall("changes", []),
-            platform=call.text("platform"),
-            progress=progress,
-        )
+        with archive_judged():
+            call.engine.image_import(
+                source,
+                repo=call.text("repo"),
+                tag=call.text("tag"),
+                message=call.text("message"),
+                changes=call.query.getall("changes", []),
+                platform=call.text("platform"),
+                progress=progress,
+            )
 
     return await stream_progress(call, import_)
 
@@ -141,7 +142,8 @@ async def load(call: Call) -> web.StreamResponse:
     source, quiet = body_reader(call), call.flag("quiet")
 
     def load_(progress: Progress) -> None:
-        call.engine.image_load(source, quiet, progress)
+        with archive_judged():
+            call.engine.image_load(source, quiet, progress)
 
     # Docker says 200 before it reads the archive; docker-py looks for the error in the stream.
     return await stream_progress(call, load_, always_ok=True)

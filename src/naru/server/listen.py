@@ -31,6 +31,9 @@ FIRST_SYSTEMD_FD = 3
 KEEPALIVE_S = 120.0
 SHUTDOWN_S = 2.0
 
+# What Go's server takes, and with it Docker's: build arguments and credentials of many registries are long.
+MAX_HEAD_BYTES = 1 << 20
+
 
 async def serve(app: web.Application, addresses: Sequence[str], *, tls: Tls | None = None) -> web.AppRunner:
     """Listen on every address and return the running server; `cleanup()` it to stop."""
@@ -42,6 +45,8 @@ async def serve(app: web.Application, addresses: Sequence[str], *, tls: Tls | No
         keepalive_timeout=KEEPALIVE_S,
         shutdown_timeout=SHUTDOWN_S,
         handle_signals=False,
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
     )
     await runner.setup()
     try:

@@ -50,4 +50,4 @@ def _pattern(path: str) -> re.Pattern[str]:
         parts += [re.escape(path[end : variable.start()])]
         parts += [f"(?P<{variable[1]}>{'.+' if variable[2] else '[^/]+'})"]
         end = variable.end()
-    return re.compile("".join([*parts, re.escape(path[end:])]) + "/?")
+    return re.compile("".join([*parts, re.escape(path[end:])]) + "/?", re.DOTALL)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from aiohttp import web
 from naru.api.progress import ErrorDetail, ProgressMessage
 from naru.api.wire import encode
 from naru.build.failure import StepFailed
+from naru.errors import Corrupt, InvalidArgument
 from naru.server.call import Call
 from naru.server.errors import message_of
 
@@ -32,6 +34,15 @@ WRITE_BUFFER_BYTES = 256 << 10
 def body_reader(call: Call) -> BinaryIO:
     """Return the request's body as a blocking file, for a worker thread."""
     return cast(BinaryIO, io.BufferedReader(_BodyReader(call), 128 << 10))
+
+
+@contextmanager
+def archive_judged() -> Iterator[None]:
+    """What is wrong with an archive that the client sends is its mistake, not ours."""
+    try:
+        yield
+    except Corrupt as error:
+        raise InvalidArgument(str(error)) from error
 
 
 class _Bridge:
