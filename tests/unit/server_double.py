@@ -273,7 +273,7 @@ class EngineDouble:
     def image_get(self, names, sink):
         sink.write(b"tar of " + ",".join(names).encode())
 
-    def image_build(self, context, options, progress):
+    def image_build(self, context, options, progress, cancelled):
         self.calls.append(("image_build", options))
         with tarfile.open(fileobj=context, mode="r|*") as tar:
             names = [member.name for member in tar]

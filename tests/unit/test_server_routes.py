@@ -353,3 +353,55 @@ def test_a_websocket_carries_the_same_stream(server: Served) -> None:
     assert read_until(sock, b"\x82\x06hello\n").startswith(b"HTTP/1.1 101")
     sock.sendall(struct.pack("!BB4s2s", 0x81, 0x82, bytes(4), b"hi"))
     assert read_until(sock, b"hi") == b"\x82\x02hi"
+
+
+# --- what no client of ours sends -------------------------------------------------------------------------------
+
+
+def test_a_name_with_a_line_end_is_answered_as_any_other(server: Served) -> None:
+    response = call(server, "GET", "/v1.44/containers/a%0Ab/json")
+    assert (response.status, message(response)) == (404, "No such container: a\nb")
+
+
+def test_a_body_cut_in_a_null_is_no_json(server: Served) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = call(server, "POST", "/v1.44/containers/create", b'{"Image":"x","User":null,"Cmd":["', **headers)
+    assert response.status == 400
+    assert message(response).startswith("invalid JSON in request: ")
+
+
+def test_a_websocket_needs_its_handshake(server: Served) -> None:
+    assert call(server, "GET", "/v1.44/containers/web/attach/ws").status == 400
+
+
+def test_build_arguments_and_credentials_may_be_long(server: Served) -> None:
+    long = "x" * 200_000
+    body = io.BytesIO()
+    tarfile.open(fileobj=body, mode="w").close()
+    response = call(server, "POST", f"/v1.44/build?t={long}", body.getvalue(), **{"X-Registry-Config": long})
+    assert response.status == 200
+
+
+def test_a_verb_is_carried_out_though_the_client_has_gone(server: Served) -> None:
+    with send(server, "POST /v1.44/containers/web/resize?h=1&w=2 HTTP/1.1\nHost: x\nContent-Length: 0\n\n"):
+        assert call(server, "GET", "/_ping").status == 200
+    deadline = time.monotonic() + DEADLINE_S
+    while ("resize", 1, 2) not in server.engine.calls:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_events_come_in_the_form_that_is_asked_for(server: Served) -> None:
+    for version, accepted, given in (
+        ("1.51", "*/*", "application/json"),
+        ("1.52", "*/*", "application/jsonl"),
+        ("1.52", "application/json-seq", "application/json-seq"),
+        ("1.51", "text/html, application/x-ndjson;q=1", "application/x-ndjson"),
+    ):
+        response = call(server, "GET", f"/v{version}/events", Accept=accepted)
+        assert response.headers["Content-Type"] == given
+        server.engine.happen("die")
+        line = response.readline()
+        assert line.startswith(b"\x1e") is (given == "application/json-seq")
+        assert ("status" in json.loads(line.lstrip(b"\x1e"))) is (version == "1.51")
+        response.close()

@@ -249,11 +249,13 @@ class ImageVerbs:
         self._publish("import", image.id)
         progress(ProgressMessage(status=image.id))
 
-    def image_build(self, context: BinaryIO, options: BuildOptions, progress: Progress) -> None:
+    def image_build(
+        self, context: BinaryIO, options: BuildOptions, progress: Progress, cancelled: threading.Event | None = None
+    ) -> None:
         """Engine API, ImageBuild."""
         _building.progress = progress
         try:
-            self.parts.builder.build(context, options, progress)
+            self.parts.builder.build(context, options, progress, cancelled)
         finally:
             del _building.progress
 

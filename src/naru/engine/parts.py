@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +30,9 @@ Provider = Callable[[Reference, Progress], Image | None]
 class ImageBuilder(Protocol):
     """The builder's door: the engine does not know what a Dockerfile is."""
 
-    def build(self, context: BinaryIO, options: BuildOptions, progress: Progress) -> object: ...
+    def build(
+        self, context: BinaryIO, options: BuildOptions, progress: Progress, cancelled: threading.Event | None = None
+    ) -> object: ...
     def changed(self, config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig: ...
     def disk_usage(self) -> list[BuildCache]: ...
     def prune(self, *, unused_since: datetime | None = None) -> BuildPruneReport: ...

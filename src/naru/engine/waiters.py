@@ -25,7 +25,15 @@ class Waiters:
         future: Future[ContainerWaitResponse] = Future()
         with self._lock:
             self._waiting.setdefault(container_id, []).append((condition, future))
+        future.add_done_callback(lambda done: self._forget(container_id, done) if done.cancelled() else None)
         return future
+
+    def _forget(self, container_id: str, future: Future[ContainerWaitResponse]) -> None:
+        """Drop one who waits no more; the container may run for years."""
+        with self._lock:
+            kept = [entry for entry in self._waiting.pop(container_id, []) if entry[1] is not future]
+            if kept:
+                self._waiting[container_id] = kept
 
     def exited(self, container_id: str, exit_code: int, error: str = "") -> None:
         """Resolve everyone who waits for an exit."""

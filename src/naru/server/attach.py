@@ -51,13 +51,16 @@ async def attach_websocket(call: Call) -> web.StreamResponse:
     options = _options(call, multiplexed=False, has_all_streams=call.version < (1, 42))
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
+
+    def join() -> None:
+        with theirs:  # the thread's, which may outlive this handler
+            call.engine.container_attach(container.id, options, theirs.fileno())
+
     try:
-        await call.run_long(call.engine.container_attach, container.id, options, theirs.fileno())
+        await call.run_long(join)
     except BaseException:
         ours.close()
         raise
-    finally:
-        theirs.close()
     reader, writer = await asyncio.open_connection(sock=ours)
     output: asyncio.Task[None] | None = None
     try:

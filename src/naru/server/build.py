@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from aiohttp import web
 
 from naru.api.build import BuildOptions
@@ -54,7 +56,7 @@ def _options(call: Call) -> BuildOptions:
 
 
 async def build(call: Call) -> web.StreamResponse:
-    options, context = _options(call), body_reader(call)
+    options, context, cancelled = _options(call), body_reader(call), threading.Event()
 
     def work(progress: Progress) -> None:
         def told(message: ProgressMessage) -> None:
@@ -62,9 +64,12 @@ async def build(call: Call) -> web.StreamResponse:
                 progress(message)
 
         with archive_judged():
-            call.engine.image_build(context, options, told)
+            call.engine.image_build(context, options, told, cancelled)
 
-    return await stream_progress(call, work)
+    try:
+        return await stream_progress(call, work)
+    finally:
+        cancelled.set()
 
 
 async def prune(call: Call) -> web.StreamResponse:

@@ -109,14 +109,30 @@ class Call:
         return decode(kind, text)
 
     async def run(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `verb` in a worker thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.workers.short, functools.partial(verb, *args, **kwargs))
+        """Call `verb` in a worker thread. It is carried out even if the client does not wait for the answer."""
+        return await asyncio.shield(self._submitted(self.workers.short, functools.partial(verb, *args, **kwargs)))
 
     async def run_long(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `verb` in a thread of its own kind, for what may take minutes."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.workers.long, functools.partial(verb, *args, **kwargs))
+        return await asyncio.shield(self._submitted(self.workers.long, functools.partial(verb, *args, **kwargs)))
+
+    async def acquire(
+        self, release: Callable[[T], object], verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call `verb` as `run` does, for a result that must be given back: `release` gets it if the client leaves."""
+        future = self._submitted(self.workers.short, functools.partial(verb, *args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(functools.partial(self._released, release))
+            raise
+
+    def _submitted(self, executor: Executor, verb: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(executor, verb)
+
+    def _released(self, release: Callable[[T], object], future: asyncio.Future[T]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self.workers.short.submit(release, future.result())
 
     def answer(self, value: Any, *, status: int = 200) -> web.Response:
         """Return `value` as the JSON body, in the shape of the client's API version."""

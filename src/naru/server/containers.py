@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 
 from aiohttp import web
 
@@ -123,7 +124,7 @@ async def wait(call: Call) -> web.StreamResponse:
     # Before 1.30 there were no conditions, and the head came with the body.
     is_told_early = call.version >= (1, 30)
     condition = (call.text("condition") if is_told_early else "") or "not-running"
-    future = await call.run(call.engine.container_wait, call["id"], condition=condition)
+    future = await call.acquire(Future.cancel, call.engine.container_wait, call["id"], condition=condition)
     response = web.StreamResponse()
     response.content_type = "application/json"
     if is_told_early and not future.done():

@@ -20,7 +20,7 @@ from naru.server import query, versions
 from naru.server.call import Call
 from naru.server.hijack import MULTIPLEXED_STREAM, RAW_STREAM
 from naru.server.routes import Route
-from naru.server.verbs import LogStream
+from naru.server.verbs import LogStream, Subscription
 
 STATS_INTERVAL_S = 1.0
 
@@ -43,7 +43,7 @@ async def logs(call: Call) -> web.StreamResponse:
         details=call.flag("details"),
     )
     container = await call.run(call.engine.container_inspect, call["id"])
-    stream = await call.run(call.engine.container_logs, container.id, options)
+    stream = await call.acquire(_close, call.engine.container_logs, container.id, options)
     try:
         response = web.StreamResponse()
         multiplexed = not container.config.tty and call.version >= (1, 42)
@@ -54,6 +54,10 @@ async def logs(call: Call) -> web.StreamResponse:
         return response
     finally:
         await asyncio.shield(call.run(stream.close))
+
+
+def _close(resource: LogStream | Subscription) -> None:
+    resource.close()
 
 
 def _tail(text: str) -> int | None:
@@ -184,8 +188,8 @@ async def events(call: Call) -> web.StreamResponse:
         )
     content_type = _event_type(call)
     inbox = _Inbox(call.version, content_type)
-    subscription = await call.run(
-        call.engine.system_events, call.filters(), call.text("since"), call.text("until"), inbox.put
+    subscription = await call.acquire(
+        _close, call.engine.system_events, call.filters(), call.text("since"), call.text("until"), inbox.put
     )
     try:
         response = web.StreamResponse()

@@ -6,6 +6,7 @@ called in a worker thread, except where it says otherwise. A verb that an engine
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import BinaryIO, Protocol
@@ -148,7 +149,11 @@ class ImageVerbs(Protocol):
     def image_push(self, name: str, tag: str, platform: str, auth: AuthConfig | None, progress: Progress) -> None: ...
     def image_load(self, source: BinaryIO, quiet: bool, progress: Progress) -> None: ...
     def image_get(self, names: Sequence[str], sink: BinaryIO) -> None: ...
-    def image_build(self, context: BinaryIO, options: BuildOptions, progress: Progress) -> None: ...
+    def image_build(
+        self, context: BinaryIO, options: BuildOptions, progress: Progress, cancelled: threading.Event
+    ) -> None:
+        """Build until it is done, or `cancelled` is set: the client is gone, whether a step says something or not."""
+
     def build_prune(self, *, all: bool, filters: Filters) -> BuildPruneReport: ...
     def distribution_inspect(self, name: str, auth: AuthConfig | None) -> DistributionInspect: ...
 
