@@ -61,7 +61,10 @@ class Judge:
         if answer.status == 501 and (not answer.body or "is not offered by this engine" in answer.message):
             self.unserved.add(operation.name)
             return
-        self.statuses.setdefault(operation.name, set()).add(answer.status)
+        statuses = self.statuses.setdefault(operation.name, set())
+        statuses.add(answer.status)
+        if lines and b'"errorDetail"' in answer.body:
+            statuses.add(ERROR_IN_A_STREAM)
         found = list(self._problems(operation, answer, lines))
         self.problems += [f"{self.described.version} {operation.name} {answer.status}: {problem}" for problem in found]
 
@@ -103,6 +106,9 @@ class Judge:
         for value in values:
             yield from self.described.problems(schema, value)
 
+
+# An error after the answer's head is the last line of a stream; it counts as what it would have been before.
+ERROR_IN_A_STREAM = 500
 
 # Operations whose answer is described by one item of what is streamed.
 STREAMS = ("/events", "/containers/{id}/stats")
@@ -186,7 +192,7 @@ def images(ask: Judge) -> None:
     assert ask("DELETE", "/images/" + "x" * 300).status in (400, 404)
     tar_type = {"Content-Type": "application/x-tar"}
     ask.ok("POST", "/images/load", body=archive.body, headers=tar_type, lines="CreateImageInfo")
-    ask("POST", "/images/load", body=b"no tar", headers=tar_type)
+    ask("POST", "/images/load", body=b"no tar", headers=tar_type, lines="CreateImageInfo")
     ask("POST", "/images/create", {"fromImage": "localhost:1/nonesuch", "tag": "latest"})
     assert ask("POST", "/images/create", {"fromImage": "UPPER"}).status == 400
     query = {"fromSrc": "-", "repo": "walked", "tag": "in"}

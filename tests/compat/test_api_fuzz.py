@@ -39,14 +39,14 @@ WEIGHTS = {
 
 
 def test_no_request_harms_the_daemon(own_narud: Daemon, busybox_archive: Path) -> None:
-    narud = own_narud
+    narud, described = own_narud, description(NEWEST)
     client = Client(str(narud.run / "naru.sock"), NEWEST)
     pull_is_loaded = client.call("POST", "/images/create", {"fromImage": "localhost:1/a"})
     assert pull_is_loaded.status == 503
     known = _furnish(narud, busybox_archive)
-    fuzzer = Fuzzer(description(NEWEST), SEED, known)
+    fuzzer = Fuzzer(described, SEED, known)
     chooser = random.Random(SEED)
-    operations = [it for it in description(NEWEST).operations.values() if it.template not in FAR_AWAY]
+    operations = [it for it in described.operations.values() if it.template not in FAR_AWAY]
     weights = [WEIGHTS.get(it.name, 0.2 if it.template.startswith(ABSENT) else 1) for it in operations]
     before: tuple[int, int] | None = None
     problems: list[str] = []
@@ -73,7 +73,8 @@ def test_no_request_harms_the_daemon(own_narud: Daemon, busybox_archive: Path) -
     assert not problems, "\n".join([f"seed {SEED}, {count} requests:", *problems])
     assert "Traceback" not in narud.log.read_text()
     before = before or _held(narud.pid)
-    wait_until(lambda: all(now <= then for now, then in zip(_held(narud.pid), before, strict=True)), 30)
+    # Thousands of requests: what one in a hundred leaves shows, pools of threads may be some larger.
+    wait_until(lambda: all(now <= then + 8 for now, then in zip(_held(narud.pid), before, strict=True)), 30)
     wait_until(lambda: not narud.leaks(), 10)
 
 

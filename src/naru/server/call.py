@@ -21,6 +21,7 @@ from multidict import MultiMapping
 from naru.api.wire import decode, encode
 from naru.errors import InvalidArgument
 from naru.server import query, versions
+from naru.server.errors import message_of
 from naru.server.sessions import Sessions
 from naru.server.verbs import Verbs
 from naru.server.versions import Version
@@ -110,29 +111,31 @@ class Call:
 
     async def run(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `verb` in a worker thread. It is carried out even if the client does not wait for the answer."""
-        return await asyncio.shield(self._submitted(self.workers.short, functools.partial(verb, *args, **kwargs)))
+        return await self._done(self.workers.short, functools.partial(verb, *args, **kwargs), _look_at)
 
     async def run_long(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `verb` in a thread of its own kind, for what may take minutes."""
-        return await asyncio.shield(self._submitted(self.workers.long, functools.partial(verb, *args, **kwargs)))
+        return await self._done(self.workers.long, functools.partial(verb, *args, **kwargs), _look_at)
 
     async def acquire(
         self, release: Callable[[T], object], verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call `verb` as `run` does, for a result that must be given back: `release` gets it if the client leaves."""
-        future = self._submitted(self.workers.short, functools.partial(verb, *args, **kwargs))
+
+        def released(future: asyncio.Future[T]) -> None:
+            if _look_at(future):
+                self.workers.short.submit(release, future.result())
+
+        return await self._done(self.workers.short, functools.partial(verb, *args, **kwargs), released)
+
+    async def _done(self, executor: Executor, verb: Callable[[], T], left: Callable[[asyncio.Future[T]], object]) -> T:
+        """Return what `verb` returns; if the client leaves before, `left` is called at the end."""
+        future = asyncio.get_running_loop().run_in_executor(executor, verb)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            future.add_done_callback(functools.partial(self._released, release))
+            future.add_done_callback(left)
             raise
-
-    def _submitted(self, executor: Executor, verb: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(executor, verb)
-
-    def _released(self, release: Callable[[T], object], future: asyncio.Future[T]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            self.workers.short.submit(release, future.result())
 
     def answer(self, value: Any, *, status: int = 200) -> web.Response:
         """Return `value` as the JSON body, in the shape of the client's API version."""
@@ -141,6 +144,16 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+def _look_at(future: asyncio.Future[Any]) -> bool:
+    """Return whether a verb nobody waited for has a result; log an error that nobody foresaw."""
+    if future.cancelled():
+        return False
+    error = future.exception()
+    if error is not None and not isinstance(error, ConnectionError):  # which says that the client has left
+        message_of(error)
+    return error is None
 
 
 def no_content() -> web.Response:
