@@ -6,7 +6,7 @@ import os
 import platform
 import socket
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import naru
@@ -129,15 +129,6 @@ class SystemVerbs:
         return self.parts.events.subscribe(
             callback, filters=filters, since_ns=nanoseconds(since), until_ns=nanoseconds(until)
         )
-
-
-def _registry_config(insecure: Collection[str]) -> RegistryServiceConfig:
-    """Return the registries that are spoken of: Docker Hub, and those that may be spoken to without TLS."""
-    names = {name: IndexInfo(name=name, secure=False) for name in insecure}
-    return RegistryServiceConfig(
-        insecure_registry_cidrs=["::1/128", "127.0.0.0/8"],
-        index_configs=names | {"docker.io": IndexInfo(name="docker.io", official=True)},
-    )
 
 
 def _os_release() -> dict[str, str]:
