@@ -43,11 +43,20 @@ _CORRECTIONS: dict[str, dict[str, Any]] = {
     "GET /system/df 200.Containers": {"items": {"type": "object"}},
     # The last line of a failed build or load still has it, for clients that do not know errorDetail.
     "BuildInfo": {"properties": {"error": {"type": "string"}}},
+    "PushImageInfo": {"properties": {"error": {"type": "string"}}},
     "CreateImageInfo": {"properties": {"error": {"type": "string"}, "stream": {"type": "string"}}},
 }
 
 # In events from before there were descriptions, until 1.52.
 _UNDESCRIBED_KEYS = {"status", "id", "from"}
+
+ASKING_A_REGISTRY = (
+    "POST /images/create",
+    "POST /images/{name}/push",
+    "POST /auth",
+    "GET /images/search",
+    "GET /distribution/{name}/json",
+)
 
 # Statuses that Docker answers with and its descriptions do not list.
 UNDESCRIBED_STATUSES = {
@@ -59,7 +68,7 @@ UNDESCRIBED_STATUSES = {
     ("POST /containers/{id}/pause", 409): "it is paused",
     ("POST /containers/{id}/unpause", 409): "it is not paused",
     ("POST /networks/create", 409): "the name is taken",
-    ("POST /images/create", 503): "the registry cannot be reached; Docker says 500",
+    **{(name, 503): "the registry cannot be reached; Docker says 500" for name in ASKING_A_REGISTRY},
 }
 
 

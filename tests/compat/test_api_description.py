@@ -10,26 +10,16 @@ import functools
 
 import pytest
 from api_client import Client
-from api_description import FILES, description
+from api_description import ASKING_A_REGISTRY, FILES, description
 from api_scenario import ABSENT, Judge, walk
 from daemon import Daemon
 
 pytestmark = pytest.mark.root
 
 # Described, routed, and answered 501 until there is something behind it.
-UNSERVED = {
-    "POST /auth",
-    "GET /images/search",
-    "POST /images/{name}/push",
-    "GET /distribution/{name}/json",
-    "POST /commit",
-    "GET /containers/{id}/export",
-    "HEAD /containers/{id}/archive",
-    "GET /containers/{id}/archive",
-    "PUT /containers/{id}/archive",
-    "POST /networks/{id}/connect",
-    "POST /networks/{id}/disconnect",
-}
+UNSERVED = {"POST /networks/{id}/connect", "POST /networks/{id}/disconnect"}
+# There is no registry in this walk but one that cannot be reached; the tests of the registry client have one.
+ASKING_ANOTHER = set(ASKING_A_REGISTRY) - {"POST /images/create"}
 # Refused always, in a way that is described: the store keeps no attestations, and there is no cluster.
 REFUSED = {"GET /images/{name}/attestations", "PUT /volumes/{name}"}
 
@@ -53,10 +43,10 @@ def test_every_operation_was_asked_for_and_gave_a_success_and_an_error(own_narud
     judge = walked(own_narud_shared, version)
     unproven = []
     for name, operation in judge.described.operations.items():
-        if operation.template.startswith(ABSENT) or name in UNSERVED:
+        if operation.template.startswith(ABSENT) or name in judge.unserved:
             continue
         statuses = judge.statuses.get(name, set())
-        if not any(status < 400 for status in statuses) and name not in REFUSED:
+        if not any(status < 400 for status in statuses) and name not in REFUSED | ASKING_ANOTHER:
             unproven.append(f"{name}: no success in {statuses}")
         if not any(status >= 400 for status in statuses):
             unproven.append(f"{name}: no error in {statuses}")
