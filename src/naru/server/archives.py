@@ -10,7 +10,7 @@ from naru.errors import InvalidArgument
 from naru.server.call import Call
 from naru.server.query import raw_json
 from naru.server.routes import Route
-from naru.server.streams import body_reader, stream_file
+from naru.server.streams import archive_judged, body_reader, stream_file
 
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 TAR = "application/x-tar"
@@ -34,14 +34,15 @@ async def get(call: Call) -> web.StreamResponse:
 
 
 async def put(call: Call) -> web.StreamResponse:
-    await call.run_long(
-        call.engine.put_container_archive,
-        call["id"],
-        _path(call),
-        body_reader(call),
-        no_overwrite_dir_non_dir=call.flag("noOverwriteDirNonDir"),
-        copy_uidgid=call.flag("copyUIDGID"),
-    )
+    with archive_judged():
+        await call.run_long(
+            call.engine.put_container_archive,
+            call["id"],
+            _path(call),
+            body_reader(call),
+            no_overwrite_dir_non_dir=call.flag("noOverwriteDirNonDir"),
+            copy_uidgid=call.flag("copyUIDGID"),
+        )
     return web.Response()
 
 
