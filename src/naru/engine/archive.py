@@ -8,6 +8,7 @@ container's, and have no end. Engine API, ContainerArchive.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -81,11 +82,17 @@ def placed(root: int, path: str, container: str) -> Iterator[Place]:
     except FileNotFoundError:
         raise NotFound(f"Could not find the file {path} in container {container}") from None
     except OSError as error:
-        raise NaruError(f"lstat {absolute}: {os.strerror(error.errno or 0).lower()}") from error
+        raise _no_way(absolute, error) from error
     try:
         yield Place(directory, name, shown, status)
     finally:
         os.close(directory)
+
+
+def _no_way(path: str, error: OSError) -> NaruError:
+    """Return why nothing can be found at `path`; a path that no file system could have is the client's mistake."""
+    kind = InvalidArgument if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else NaruError
+    return kind(f"lstat {path}: {os.strerror(error.errno or 0).lower()}")
 
 
 @contextmanager
@@ -101,7 +108,7 @@ def extraction_point(root: int, path: str, container: str) -> Iterator[int]:
     except NotADirectoryError:
         raise InvalidArgument("extraction point is not a directory") from None
     except OSError as error:
-        raise NaruError(f"lstat {clean(path)}: {os.strerror(error.errno or 0).lower()}") from error
+        raise _no_way(clean(path), error) from error
     try:
         if m.filesystem_magic(directory) in _KERNEL_FILESYSTEMS:
             raise InvalidArgument(f"{path} is on a file system of the kernel: nothing can be copied to it")

@@ -20,6 +20,8 @@ def _path(call: Call) -> str:
     path = call.text("path")
     if not path:
         raise InvalidArgument("bad parameter: path cannot be empty")
+    if "\0" in path:
+        raise InvalidArgument("bad parameter: path cannot have a NUL in it")
     return path
 
 
