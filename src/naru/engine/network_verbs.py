@@ -24,7 +24,7 @@ from naru.engine.connect import connect, disconnect
 from naru.engine.container import Container
 from naru.engine.parts import Parts
 from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until
-from naru.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from naru.errors import Forbidden, InvalidArgument, NotFound
 from naru.network.create import NetworkRequest
 from naru.network.record import Network, Subnet
 
