@@ -17,7 +17,7 @@ from daemon import Daemon
 pytestmark = pytest.mark.root
 
 # Described, routed, and answered 501 until there is something behind it.
-UNSERVED = {"POST /networks/{id}/connect", "POST /networks/{id}/disconnect"}
+UNSERVED: set[str] = set()
 # There is no registry in this walk but one that cannot be reached; the tests of the registry client have one.
 ASKING_ANOTHER = set(ASKING_A_REGISTRY) - {"POST /images/create"}
 # Refused always, in a way that is described: the store keeps no attestations, and there is no cluster.
