@@ -47,6 +47,8 @@ pytestmark = pytest.mark.root
         (["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"),
         (["--read-only"], "touch /here 2>&1 || echo refused", "touch: /here: Read-only file system\nrefused"),
         (["--read-only", "--tmpfs", "/scratch:size=1m,mode=700"], "touch /scratch/x; stat -c %a /scratch", "700"),
+        (["--tmpfs", "/new", "--tmpfs", "/home"], "stat -c %a /new /home", "1777\n755"),
+        ([], "stat -c '%a %s' /.dockerenv", "755 0"),
         (
             ["--tmpfs", "/scratch:size=1m"],
             "grep -c '/scratch tmpfs.*nosuid,nodev,noexec.*size=1024k' /proc/mounts",

@@ -33,4 +33,5 @@ def without_mount_points(changes: Sequence[Change]) -> list[Change]:
     touched_by_start = {dirname(change.path) for change in changes if change.path in MADE_BY_START}
     touched_otherwise = {dirname(change.path) for change in own}
     for_nothing_else = touched_by_start - touched_otherwise
-    return [change for change in own if change.kind != "modified" or change.path not in for_nothing_else]
+    shown = [change for change in own if change.kind != "modified" or change.path not in for_nothing_else]
+    return sorted(shown, key=lambda change: change.path)

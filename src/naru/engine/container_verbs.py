@@ -116,11 +116,13 @@ class ContainerVerbs:
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
         with self.parts.containers.locked(id) as container:
-            wanted = names.check(name)
-            if container.name == wanted:
+            if container.name == name.removeprefix("/"):
                 raise InvalidArgument("Renaming a container with the same name as its current name")
-            renamed = self.parts.containers.rename(container, wanted)
-            self.parts.networks.rename(container.id, wanted)
+            try:
+                renamed = self.parts.containers.rename(container, names.check("/" + name.removeprefix("/")))
+            except (Conflict, InvalidArgument) as error:
+                raise type(error)(f"Error when allocating new name: {error}") from None
+            self.parts.networks.rename(container.id, renamed.name)
         self.lifecycle.publish(renamed, "rename", oldName=f"/{container.name}")
 
     def container_update(self, id: str, request: ContainerUpdateRequest) -> ContainerUpdateResponse:

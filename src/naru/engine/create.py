@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -78,6 +79,7 @@ def create_container(
         parts.snapshots.prepare(container.id, image.chain_id)
         undo.callback(parts.snapshots.remove, container.id)
         _limit_layer(parts, container)
+        _mark(parts, container)
         mount_sources.populate(parts, container, mounts)
         container = _add(parts, container, may_rename=not wanted)
         undo.pop_all()
@@ -96,6 +98,15 @@ def _add(parts: Parts, container: Container, *, may_rename: bool) -> Container:
             container = msgspec.structs.replace(container, name=names.generate(parts.containers.names()))
         else:
             return container
+
+
+def _mark(parts: Parts, container: Container) -> None:
+    """Make the file by which programs know that they are in a container."""
+    upper = parts.snapshots.upper(container.id)
+    try:
+        os.close(os.open(".dockerenv", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=upper))
+    finally:
+        os.close(upper)
 
 
 def _limit_layer(parts: Parts, container: Container) -> None:

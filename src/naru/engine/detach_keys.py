@@ -21,5 +21,5 @@ def parse(text: str | None) -> bytes:
         elif word.startswith("ctrl-") and len(word) == 6 and (word[5].isalpha() or word[5] in "@[\\]^_"):
             keys.append(ord(word[5].upper()) & 0x1F)
         else:
-            raise InvalidArgument(f"Invalid detach keys provided: unknown character: '{word}'")
+            raise InvalidArgument(f"Invalid escape keys ({text}) provided")
     return bytes(keys)

@@ -96,7 +96,7 @@ def _matches_one(event: EventMessage, key: str, value: str) -> bool:
         case "label":
             name, separator, wanted = value.partition("=")
             return name in attributes and (not separator or attributes[name] == wanted)
-        case "container" | "network" | "volume":
+        case "container" | "network" | "volume" | "daemon" | "plugin" | "node" | "service" | "secret" | "config":
             return event.type == key and _names(event, value)
         case "image":
             name = attributes.get("image", "") if event.type == "container" else attributes.get("name", "")
@@ -104,7 +104,7 @@ def _matches_one(event: EventMessage, key: str, value: str) -> bool:
         case "scope":
             return value == "local"
         case _:
-            return False
+            return True  # Docker does not look at filters it does not know
 
 
 def _names(event: EventMessage, value: str) -> bool:

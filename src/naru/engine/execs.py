@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from naru.api.exec import ExecCreateRequest, ExecInspect, ExecStartRequest, ProcessConfig
@@ -54,11 +55,12 @@ class Execs:
         self._check_running(container)
         if not request.cmd:
             raise InvalidArgument("No exec command specified")
+        parse_detach_keys(request.detach_keys)
         entry = _Exec(id=secrets.token_hex(32), container_id=container.id, request=request)
         with self._lock:
             self._forget_old()
             self._execs[entry.id] = entry
-        self._lifecycle.publish(container, f"exec_create: {' '.join(request.cmd)}", execID=entry.id)
+        self._lifecycle.publish(container, f"exec_create: {_told(request.cmd)}", execID=entry.id)
         return entry.id
 
     def start(self, exec_id: str, request: ExecStartRequest, fd: int | None, prefix: bytes) -> None:
@@ -89,8 +91,7 @@ class Execs:
                     fd,
                 )
             )
-        command = " ".join(asked.cmd or [])
-        self._lifecycle.publish(container, f"exec_start: {command}", execID=entry.id)
+        self._lifecycle.publish(container, f"exec_start: {_told(asked.cmd or [])}", execID=entry.id)
         size = request.console_size or asked.console_size
         try:
             entry.pid = self._lifecycle.task(container).exec(
@@ -219,3 +220,8 @@ def exec_process(container: Container, asked: ExecCreateRequest, size: tuple[int
         no_new_privileges=security.no_new_privileges,
         oom_score_adj=host.oom_score_adj or None,
     )
+
+
+def _told(command: Sequence[str]) -> str:
+    """Return a command as events tell it; Docker puts the blank behind the program also where no arguments follow."""
+    return f"{command[0]} {' '.join(command[1:])}" if command else ""

@@ -27,7 +27,7 @@ from naru.api.system import AuthConfig
 from naru.distribution import pull as registry
 from naru.engine.clock import now, rfc3339
 from naru.engine.parts import Parts, Progress
-from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until
+from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until, truth
 from naru.errors import InvalidArgument, NaruError, Unavailable
 from naru.image import archive
 from naru.image.store import Image
@@ -79,8 +79,7 @@ class ImageVerbs:
         created = image.created or now()
         if not is_pruned(labels, created, {"label": filters.get("label", ())}, None):
             return None
-        dangling = filters.get("dangling")
-        if dangling and (dangling[0] in ("true", "1")) is bool(tags):
+        if truth(filters, "dangling") is bool(tags):
             return None
         for key, sign in (("before", -1), ("since", 1)):
             for reference in filters.get(key, ()):
@@ -132,9 +131,10 @@ class ImageVerbs:
 
     def image_delete(self, name: str, *, force: bool = False, noprune: bool = False) -> list[DeleteItem]:
         """Engine API, ImageDelete."""
+        image_id = self.parts.images.get(name).id
         items = self.parts.images.remove(name, force=force, in_use=self._users)
         for item in items:
-            self._publish("untag" if item.untagged else "delete", item.untagged or item.deleted)
+            self._publish("untag" if item.untagged else "delete", image_id if item.untagged else item.deleted)
         return items
 
     def _users(self, image_id: str) -> list[tuple[str, bool]]:

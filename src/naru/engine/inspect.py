@@ -24,6 +24,7 @@ from naru.api.network import EndpointSettings, NetworkSettings
 from naru.engine.clock import humanize, now, rfc3339
 from naru.engine.container import Container, Containers, Status
 from naru.engine.parts import Paths
+from naru.engine.prune import truth
 from naru.errors import InvalidArgument, NotFound
 from naru.network.names import dns_names
 from naru.network.record import Endpoint
@@ -46,12 +47,16 @@ _FILTERS = {
     "status",
     "volume",
 }
+_HEALTH_WORDS = {"none", "starting", "healthy", "unhealthy"}
+_PORTS = re.compile(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?")
 
 
 def inspected(container: Container, paths: Paths, exec_ids: Sequence[str], health: Health | None) -> ContainerInspect:
     """Return everything Docker tells about one container (sizes are added by the caller)."""
     directory = paths.container(container.id)
     command = [*(container.config.entrypoint or []), *(container.config.cmd or [])]
+    was_started = container.started_at is not None
+    has_log = container.host_config.log_config.type in ("json-file", "local")
     config = container.config
     if not config.hostname and container.host_config.network_mode != "host":
         config = msgspec.structs.replace(config, hostname=container.id[:12])
@@ -62,12 +67,10 @@ def inspected(container: Container, paths: Paths, exec_ids: Sequence[str], healt
         args=command[1:],
         state=state(container, health),
         image=container.image_id,
-        resolv_conf_path=str(directory / "resolv.conf"),
-        hostname_path=str(directory / "hostname"),
-        hosts_path=str(directory / "hosts"),
-        log_path=str(paths.log(container.id))
-        if container.host_config.log_config.type in ("json-file", "local")
-        else "",
+        resolv_conf_path=str(directory / "resolv.conf") if was_started else "",
+        hostname_path=str(directory / "hostname") if was_started else "",
+        hosts_path=str(directory / "hosts") if was_started else "",
+        log_path=str(paths.log(container.id)) if was_started and has_log else "",
         name=f"/{container.name}",
         restart_count=container.restart_count,
         platform="linux",
@@ -239,6 +242,17 @@ def select(
     for status in filters.get("status", ()):
         if status not in Status.__members__.values():
             raise InvalidArgument(f"invalid filter 'status={status}'")
+    for exit_code in filters.get("exited", ()):
+        if not exit_code.lstrip("+-").isdecimal():
+            raise InvalidArgument(f"invalid filter 'exited={exit_code}': not a number")
+    for word in filters.get("health", ()):
+        if word not in _HEALTH_WORDS:
+            raise InvalidArgument(f"unrecognised filter value for health: {word}")
+    for key in ("expose", "publish"):
+        for port in filters.get(key, ()):
+            if not _PORTS.fullmatch(port):
+                raise InvalidArgument(f"error while looking up for {key} {port}: not a port, or a range of ports")
+    is_task = truth(filters, "is-task")
     everything = containers.all()
     bounds = {key: _moment(containers, filters[key]) for key in ("before", "since") if filters.get(key)}
     wanted = show_all or bool(limit and limit > 0) or bool(filters.get("status")) or bool(filters.get("exited"))
@@ -251,10 +265,11 @@ def select(
         and all(
             any(_matches(container, key, value) for value in values)
             for key, values in filters.items()
-            if values and key not in ("before", "since", "label", "health")
+            if values and key not in ("before", "since", "label", "health", "is-task")
         )
         and (not filters.get("health") or _health_word(health(container.id)) in filters["health"])
         and all(_matches(container, "label", value) for value in filters.get("label", ()))
+        and not is_task  # of a swarm
     ]
     return found[:limit] if limit and limit > 0 else found
 
@@ -294,8 +309,14 @@ def _matches(container: Container, key: str, value: str) -> bool:
                 endpoint_settings(container)
             )
         case "publish" | "expose":
-            ports = port_map(container) if key == "publish" else dict.fromkeys(container.config.exposed_ports or {})
-            return any(value in (port, port.partition("/")[0]) for port in ports)
+            wanted_ports, _, protocol = value.partition("/")
+            first, _, last = wanted_ports.partition("-")
+            asked = {f"{port}/{protocol or 'tcp'}" for port in range(int(first), int(last or first) + 1)}
+            return any(
+                port in asked and (bindings or key == "expose") for port, bindings in port_map(container).items()
+            )
+        case "isolation":
+            return value in ("", "default")
         case _:
             return False
 

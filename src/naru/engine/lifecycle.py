@@ -229,6 +229,10 @@ class Lifecycle:
                 self._end(container, task, number)
             else:
                 task.kill(number)
+                if container.status is Status.PAUSED and self._is_to_end(container, number):
+                    task.resume()
+                    self._parts.containers.save(advance(container, Verb.UNPAUSE))
+                    self.publish(container, "unpause")
         self.publish(container, "kill", signal=str(int(number)))
         if exited is not None:
             exited.result(_KILL_GRACE_S)
@@ -239,6 +243,12 @@ class Lifecycle:
             task.kill(number)
             if container.status is Status.PAUSED:
                 task.resume()
+
+    @staticmethod
+    def _is_to_end(container: Container, number: int) -> bool:
+        """As Docker has it: the container's stop signal is, and any signal where it has none of its own."""
+        own = container.config.stop_signal
+        return not own or parse_signal(own) == number
 
     def _stopping(self, container: Container) -> Future[ContainerWaitResponse]:
         self._parts.containers.save(msgspec.structs.replace(container, is_stopped_by_user=True))
@@ -404,9 +414,9 @@ class Lifecycle:
         if task is not None:
             task.delete()
         started = container.started_at or event.finished_at
-        self._publish_networks(container, container.endpoints, "disconnect")
         ran_s = max(0.0, (event.finished_at - started) / timedelta(seconds=1))
         self.publish(saved, "die", exitCode=str(event.exit_code), execDuration=str(int(ran_s)))
+        self._publish_networks(container, container.endpoints, "disconnect")
         # Also of a container that will be started again: `docker wait` returns at each exit. moby, SetRestarting.
         self.waiters.exited(container.id, event.exit_code, event.reason)
         if self._wants_restart(saved):
@@ -471,14 +481,16 @@ class Lifecycle:
     def _try_remove(self, container: Container, *, force: bool, volumes: bool) -> bool:
         """Return False if it was started, by its restart policy, just before it could be removed."""
         container = self._parts.containers.get(container.id)
+        if not force and container.status is Status.PAUSED:
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is paused and must be unpaused first'
+            )
+        if not force and (container.is_running or container.status is Status.RESTARTING):
+            raise Conflict(
+                f'cannot remove container "/{container.name}": container is {container.status}: '
+                "stop the container before removing or force remove"
+            )
         if container.is_running:
-            if not force:
-                detail = (
-                    "container is paused and must be unpaused first"
-                    if container.status is Status.PAUSED
-                    else "container is running: stop the container before removing or force remove"
-                )
-                raise Conflict(f'cannot remove container "/{container.name}": {detail}')
             try:
                 self.kill(container.id, "SIGKILL")
             except (Conflict, NotFound):

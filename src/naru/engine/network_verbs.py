@@ -60,7 +60,6 @@ class NetworkVerbs:
             "name": lambda value: value in network.name,
             "scope": lambda value: value == "local",
             "type": lambda value: (value == "builtin") == (network.name in _PREDEFINED),
-            "dangling": lambda value: (value in ("true", "1")) != bool(self._members(network)),
         }
         for key, test in tests.items():
             values = filters.get(key)
@@ -84,6 +83,8 @@ class NetworkVerbs:
         """Engine API, NetworkCreate."""
         if request.name in _PREDEFINED or request.name == "default":
             raise Forbidden(f"operation is not permitted on predefined {request.name} network")
+        if request.driver in ("host", "null"):
+            raise Forbidden(f'only one instance of "{request.driver}" network is allowed')
         if request.driver not in ("", "bridge"):
             raise InvalidArgument(
                 f'error looking up network plugin {request.driver}: plugin "{request.driver}" not found'
@@ -187,7 +188,7 @@ class NetworkVerbs:
             enable_ipv6=network.enable_ipv6,
             ipam=IPAM(
                 driver=network.ipam_driver,
-                options=dict(network.ipam_options) or None,
+                options=None if network.is_predefined else dict(network.ipam_options),
                 config=[
                     IPAMConfig(
                         subnet=pool.subnet,

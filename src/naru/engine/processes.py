@@ -87,6 +87,8 @@ def _columns(ps_args: str) -> list[str]:
     for column in columns:
         if column not in _COLUMNS:
             raise InvalidArgument(f'ps: error: unknown user-defined format specifier "{column}"')
+    if "pid" not in columns:
+        raise InvalidArgument("Couldn't find PID field in ps output")
     return columns
 
 

@@ -39,6 +39,17 @@ def parse_until(filters: Filters) -> datetime | None:
         raise InvalidArgument(f"invalid filter 'until={values[0]}'") from None
 
 
+def truth(filters: Filters, key: str) -> bool | None:
+    """Return what a filter that is true or false says, None if it was not asked for. InvalidArgument: it is neither."""
+    values = filters.get(key)
+    if not values:
+        return None
+    for words, value in ((("1", "true"), True), (("0", "false"), False)):
+        if values[0] in words:
+            return value
+    raise InvalidArgument(f"invalid filter '{key}=[{values[0]}]'")
+
+
 def is_pruned(labels: Mapping[str, str], created_at: datetime, filters: Filters, until: datetime | None) -> bool:
     """True if something with these labels and age is meant by the filters."""
     if until is not None and created_at > until:

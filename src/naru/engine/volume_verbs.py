@@ -8,7 +8,7 @@ from naru.api.volume import Volume as WireVolume
 from naru.api.volume import VolumeCreateRequest, VolumeList, VolumesPruneReport
 from naru.engine.clock import rfc3339
 from naru.engine.parts import Parts
-from naru.engine.prune import check_filters, is_pruned
+from naru.engine.prune import check_filters, is_pruned, truth
 from naru.errors import Conflict, InvalidArgument
 from naru.volume.volumes import Volume
 
@@ -30,8 +30,7 @@ class VolumeVerbs:
         return VolumeList(volumes=[wire(volume) for volume in found])
 
     def _is_wanted(self, volume: Volume, filters: Filters) -> bool:
-        dangling = filters.get("dangling")
-        if dangling and (dangling[0] in ("true", "1")) is bool(self.parts.volumes.users(volume.name)):
+        if truth(filters, "dangling") is bool(self.parts.volumes.users(volume.name)):
             return False
         if filters.get("driver") and "local" not in filters["driver"]:
             return False
@@ -43,7 +42,8 @@ class VolumeVerbs:
         """Engine API, VolumeCreate."""
         if request.driver not in ("", "local"):
             raise InvalidArgument(
-                f'error looking up volume plugin {request.driver}: plugin "{request.driver}" not found'
+                f"create {request.name}: error looking up volume plugin {request.driver}: "
+                f'plugin "{request.driver}" not found'
             )
         volume = self.parts.volumes.create(
             request.name or None, labels=request.labels or {}, options=request.driver_opts or {}
@@ -67,7 +67,7 @@ class VolumeVerbs:
         """Engine API, VolumePrune: anonymous volumes only, unless `all=true`."""
         filters = filters or {}
         check_filters(filters, ("all", "label", "label!"))
-        everything = any(value in ("true", "1") for value in filters.get("all", ()))
+        everything = bool(truth(filters, "all"))
         deleted, reclaimed = [], 0
         for volume in self.parts.volumes.list():
             if self.parts.volumes.users(volume.name) or not (everything or volume.is_anonymous):

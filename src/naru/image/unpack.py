@@ -269,6 +269,7 @@ class _Unpacker:
         except FileExistsError:
             directory = self._make_way(parent, name, path, is_directory=False)
             os.symlink(entry.link, name, dir_fd=directory)
+        self.size_bytes += len(entry.link)
         self._set_attributes(directory, name, entry)
 
     def _hard_link(self, parent: bytes, name: bytes, path: bytes, entry: Entry) -> None:

@@ -152,7 +152,13 @@ def default_bridge(
         driver=Driver.BRIDGE,
         created=datetime.now(UTC),
         subnets=(Subnet(subnet),) if subnet else (),
-        options={OPTION_DEFAULT: "true", OPTION_NAME: device, OPTION_MTU: str(mtu)},
+        options={
+            OPTION_DEFAULT: "true",
+            OPTION_ICC: "true",
+            OPTION_MASQUERADE: "true",
+            OPTION_NAME: device,
+            OPTION_MTU: str(mtu),
+        },
         is_predefined=True,
     )
     return msgspec.structs.replace(network, subnets=_choose_subnets(network, existing, host_routes, pools))

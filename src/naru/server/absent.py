@@ -16,6 +16,10 @@ async def no_swarm(call: Call) -> web.StreamResponse:
     )
 
 
+async def no_swarm_to_leave(call: Call) -> web.StreamResponse:
+    raise Unavailable("This node is not part of a swarm")
+
+
 async def swarm_unsupported(call: Call) -> web.StreamResponse:
     raise Unsupported("swarm mode is not offered by this engine")
 
@@ -39,6 +43,7 @@ ROUTES = (
     Route("GET", "/swarm/unlockkey", no_swarm),
     Route("POST", "/swarm/init", swarm_unsupported),
     Route("POST", "/swarm/join", swarm_unsupported),
+    Route("POST", "/swarm/leave", no_swarm_to_leave),
     Route("POST", "/swarm/{verb}", no_swarm),
     *(Route("GET", f"/{noun}", no_swarm) for noun in _SWARM_NOUNS),
     *(Route("POST", f"/{noun}/create", no_swarm) for noun in _SWARM_NOUNS),

@@ -317,7 +317,9 @@ def _open_source(stack: ExitStack, root: int, path: str) -> int:
 
 def _check_name(name: str) -> None:
     if len(name) < 2:
-        raise InvalidArgument("volume name is too short, names should be at least two alphanumeric characters")
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
     if not _NAME.fullmatch(name) or len(name) > _NAME_LENGTH:
         raise InvalidArgument(
             f'create {name}: "{name}" includes invalid characters for a local volume name, only '
