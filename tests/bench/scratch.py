@@ -78,24 +78,27 @@ def make_image(directory: Path) -> Path:
     found = shutil.which("busybox")
     if found is None:
         raise Missing("busybox-static is not installed")
-    layer = _layer(Path(found).read_bytes())
+    return write_image(directory / "image.tar", IMAGE, _layer(Path(found).read_bytes()), ["PATH=/bin"], ["sh"])
+
+
+def write_image(path: Path, name: str, layer: bytes, env: list[str], command: list[str]) -> Path:
+    """Write `docker save` of an image made of one uncompressed layer."""
     diff_id = "sha256:" + hashlib.sha256(layer).hexdigest()
     config = json.dumps(
         {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
             "os": "linux",
             "created": "2024-01-01T00:00:00Z",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+            "config": {"Env": env, "Cmd": command},
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "bench"}],
         }
     ).encode()
     config_name = hashlib.sha256(config).hexdigest() + ".json"
-    manifest = json.dumps([{"Config": config_name, "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]).encode()
-    path = directory / "image.tar"
+    manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
     with tarfile.open(path, "w") as archive:
-        for name, data in ((config_name, config), ("layer.tar", layer), ("manifest.json", manifest)):
-            _add(archive, name, data)
+        for member, data in ((config_name, config), ("layer.tar", layer), ("manifest.json", manifest)):
+            _add(archive, member, data)
     return path
 
 
