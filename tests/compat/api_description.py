@@ -35,6 +35,7 @@ _CORRECTIONS: dict[str, dict[str, Any]] = {
     "GET /exec/{id}/json 200.ExitCode": _NULLABLE,
     "Resources.PidsLimit": _NULLABLE,
     # Mistakes of 1.25's description, put right in later ones.
+    "IPAM.Options": {"type": "object", "additionalProperties": {"type": "string"}},
     "Config.Volumes": {"additionalProperties": {"type": "object"}},
     "GET /containers/{id}/json 200.ExecIDs": {"type": "array", "items": {"type": "string"}},
     "HostConfig.PortBindings.*": {"type": "array", "items": _PORT_BINDING},
@@ -43,6 +44,8 @@ _CORRECTIONS: dict[str, dict[str, Any]] = {
     "GET /system/df 200.Containers": {"items": {"type": "object"}},
     # The last line of a failed build or load still has it, for clients that do not know errorDetail.
     "BuildInfo": {"properties": {"error": {"type": "string"}}},
+    # Kept for docker-compose 1.29.
+    "ImageInspect": {"properties": {"ContainerConfig": {"type": "object"}}},
     "PushImageInfo": {"properties": {"error": {"type": "string"}}},
     "CreateImageInfo": {"properties": {"error": {"type": "string"}, "stream": {"type": "string"}}},
 }

@@ -344,7 +344,7 @@ def test_a_context_is_read_with_its_own_ignore_file_and_goes_afterwards(tmp_path
 
 def test_a_context_without_the_dockerfile_says_which_one_is_missing(tmp_path: Path) -> None:
     with (
-        pytest.raises(NotFound, match="Cannot locate specified Dockerfile: x/Dockerfile"),
+        pytest.raises(InvalidArgument, match="Cannot locate specified Dockerfile: x/Dockerfile"),
         open_context(archive([]), dockerfile="x/Dockerfile", directory=tmp_path),
     ):
         pass

@@ -15,8 +15,9 @@ from naru.network.record import DEFAULT_NETWORK
 
 
 def check_links(container: Container, containers: Containers) -> None:
-    """Refuse a link on the default bridge to a container that is not there. InvalidArgument in Docker's words."""
-    for entry in _static_links(container):
+    """Refuse a link to a container that is not there, but on networks of one's own. InvalidArgument: Docker's words."""
+    is_predefined = container.host_config.network_mode in ("", "default", DEFAULT_NETWORK, "host", "none")
+    for entry in (container.host_config.links or []) if is_predefined else _static_links(container):
         name, _ = _parse(entry)
         try:
             containers.get(name)

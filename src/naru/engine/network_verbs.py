@@ -23,7 +23,7 @@ from naru.engine.clock import rfc3339
 from naru.engine.connect import connect, disconnect
 from naru.engine.container import Container
 from naru.engine.parts import Parts
-from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until
+from naru.engine.prune import AGE_AND_LABELS, check_filters, is_pruned, parse_until, truth
 from naru.errors import Forbidden, InvalidArgument, NotFound
 from naru.network.create import NetworkRequest
 from naru.network.record import Network, Subnet
@@ -51,7 +51,15 @@ class NetworkVerbs:
         """Engine API, NetworkList."""
         filters = filters or {}
         _check_filters(filters)
-        return [self._wire(network) for network in self.parts.networks.list() if self._is_listed(network, filters)]
+        is_dangling = truth(filters, "dangling")
+        return [
+            self._wire(network)
+            for network in self.parts.networks.list()
+            if self._is_listed(network, filters) and is_dangling in (None, self._is_dangling(network))
+        ]
+
+    def _is_dangling(self, network: Network) -> bool:
+        return network.name not in _PREDEFINED and not self._members(network)
 
     def _is_listed(self, network: Network, filters: Filters) -> bool:
         tests: dict[str, Callable[[str], bool]] = {

@@ -208,7 +208,11 @@ def _without_annotations(summary: Plain) -> None:
 
 def _build_container(image: Plain) -> None:
     image["Container"] = ""
-    image["ContainerConfig"] = None
+
+
+def _build_config(image: Plain) -> None:
+    """Gone since 1.45, but docker-compose 1.29, which speaks the newest version, fails to recreate without it."""
+    image["ContainerConfig"] = {}
 
 
 def _aliases_with_id(container: Plain) -> None:
@@ -240,6 +244,8 @@ def _none_tags(image: Plain) -> None:
         image["RepoTags"], image["RepoDigests"] = ["<none>:<none>"], ["<none>@<none>"]
 
 
+_EVERY: Version = (2, 0)
+
 # Below which version, for which type, what is changed. Rows of one type run top down.
 _ANSWERS: tuple[tuple[Version, type, Callable[[Plain], None]], ...] = (
     ((1, 52), EventMessage, _event_of_1_21),
@@ -252,6 +258,7 @@ _ANSWERS: tuple[tuple[Version, type, Callable[[Plain], None]], ...] = (
     ((1, 50), ImageInspect, _image_config_of_containers),
     ((1, 48), ImageInspect, _without_descriptor),
     ((1, 45), ImageInspect, _build_container),
+    (_EVERY, ImageInspect, _build_config),
     ((1, 44), ImageInspect, _virtual_size),
     ((1, 44), ImageInspect, _image_created),
     ((1, 51), ImageSummary, _without_users),
