@@ -29,8 +29,6 @@ async def create(call: Call) -> web.StreamResponse:
 
 async def connect(call: Call) -> web.StreamResponse:
     request = await call.body(NetworkConnectRequest)
-    if call.version < (1, 54) and request.endpoint_config is not None:
-        request.endpoint_config.mac_address = ""
     await call.run(call.engine.network_connect, call["id"], request)
     return web.Response()
 
