@@ -89,9 +89,6 @@ DIFFERENT = {
         "api_volume_test.py::TestVolumes::test_create_volume_invalid_driver",
         "models_containers_test.py::ContainerTest::test_create_with_volume_driver",
     ],
-    "JSON keys are case-sensitive here, and it writes detachKeys": [
-        "api_exec_test.py::ExecTest::test_detach_with_config_file",
-    ],
     "links are lines of /etc/hosts here: no environment variables, and none is removed alone": [
         "api_container_test.py::CreateContainerTest::test_create_with_links",
         "api_container_test.py::LinkTest::test_remove_link",

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from naru.api.container import ContainerConfig, ContainerCreateRequest, ContainerInspect, PortSummary
+from naru.api.exec import ExecCreateRequest
 from naru.api.network import EndpointSettings
 from naru.api.progress import ProgressDetail, ProgressMessage
 from naru.api.wire import decode, encode
@@ -108,3 +109,16 @@ def test_what_is_not_json_is_refused() -> None:
 def test_a_request_survives_the_way_to_the_database_and_back() -> None:
     body = encode(ContainerCreateRequest(image="x", cmd=["a"], volumes={"/data": {}}))
     assert encode(decode(ContainerCreateRequest, body)) == body
+
+
+def test_a_key_may_be_written_in_any_case() -> None:
+    asked = decode(ExecCreateRequest, b'{"cmd": ["sh"], "detachKeys": "ctrl-x", "TTY": true, "Env": ["a=b"]}')
+
+    assert (asked.cmd, asked.detach_keys, asked.tty, asked.env) == (["sh"], "ctrl-x", True, ["a=b"])
+
+
+def test_the_exact_key_wins_over_other_spellings_and_maps_keep_theirs() -> None:
+    asked = decode(ContainerConfig, b'{"Labels": {"tier": "front", "Tier": "back"}, "image": "other", "Image": "mine"}')
+
+    assert asked.labels == {"tier": "front", "Tier": "back"}
+    assert asked.image == "mine"

@@ -1,12 +1,14 @@
 """What Go's JSON decoder and Docker's own types accept beyond the schema, made plain before it is checked.
 
 `null` for a field that cannot hold it means "not given"; a single string stands for a list of one word where
-Docker's `strslice` type is used. Only requests that fail the strict decoder come here.
+Docker's `strslice` type is used; a key may be written in any case (docker-py says `detachKeys`). Only requests that
+fail the strict decoder, or have a key that begins with a small letter, come here.
 """
 
 from __future__ import annotations
 
 import types
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -29,16 +31,24 @@ def relax(value: Any, kind: Any) -> Any:
 
 
 def _relax_struct(value: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    kinds = {key: hints[name] for name, key in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)}
+    kinds, spellings = _fields(kind)
     relaxed: dict[str, Any] = {}
-    for key, item in value.items():
-        if key not in kinds or (item is None and not _takes_null(kinds[key])):
+    for written, item in value.items():
+        key = written if written in kinds else spellings.get(written.lower(), "")
+        if not key or (key != written and key in value) or (item is None and not _takes_null(kinds[key])):
             continue
         if key in STRING_SLICES and isinstance(item, str):
             item = [item]
         relaxed[key] = relax(item, kinds[key])
     return relaxed
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the types of a struct's JSON keys, and the keys by their small letters."""
+    hints = get_type_hints(kind)
+    kinds = {key: hints[name] for name, key in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)}
+    return kinds, {key.lower(): key for key in kinds}
 
 
 def _relax_entry(item: Any, kind: Any) -> Any:

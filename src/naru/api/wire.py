@@ -7,6 +7,7 @@ as most of Docker's are, `null` included. Unknown keys are ignored; `null` means
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ import msgspec
 from naru.errors import InvalidArgument
 
 T = TypeVar("T")
+
+_SMALL_KEY = re.compile(rb'"[a-z]\w*"\s*:')
 
 # Words Docker spells in its own way wherever they stand in a key.
 _WORDS = {
@@ -105,10 +108,13 @@ def encode(value: object) -> bytes:
 def decode(kind: type[T], body: bytes | str, *, what: str = "request") -> T:
     """Return `body` as a `kind`. InvalidArgument, with the path of the wrong value, if it is not one.
 
-    `null` is taken where a value has a default, and one string where Docker takes a list of words (`Cmd`).
+    `null` is taken where a value has a default, one string where Docker takes a list of words (`Cmd`), and keys in any
+    case.
     """
     try:
-        return _decoder(kind).decode(body)  # type: ignore[no-any-return, arg-type]
+        found = _decoder(kind).decode(body)  # type: ignore[arg-type]
+        if not _is_spelled_otherwise(kind, body):
+            return found  # type: ignore[no-any-return]
     except msgspec.ValidationError:
         pass
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
@@ -123,6 +129,13 @@ def decode(kind: type[T], body: bytes | str, *, what: str = "request") -> T:
         raise InvalidArgument(f"invalid JSON in {what}: {err}") from err
     except RecursionError:
         raise InvalidArgument(f"invalid JSON in {what}: nested too deeply") from None
+
+
+def _is_spelled_otherwise(kind: Any, body: bytes | str) -> bool:
+    """True if `body` has a key that begins with a small letter, where all of `kind` begin with a capital one."""
+    if not (isinstance(kind, type) and issubclass(kind, Wire)):
+        return False
+    return _SMALL_KEY.search(body.encode() if isinstance(body, str) else body) is not None
 
 
 def convert(kind: type[T], value: object, *, what: str = "request") -> T:
