@@ -398,18 +398,22 @@ class Lifecycle:
         parts = self._parts
         parts.networks.leave(container.id)
         parts.volumes.unmount(container.id)
-        saved = parts.containers.save(
-            msgspec.structs.replace(
-                advance(container, Verb.EXIT),
-                pid=0,
-                exit_code=event.exit_code,
-                error=event.reason,
-                is_oom_killed=container.is_oom_killed or event.oom_killed,
-                finished_at=event.finished_at,
-                endpoints=[],
-                ports=[],
-            )
+        exited = msgspec.structs.replace(
+            advance(container, Verb.EXIT),
+            pid=0,
+            exit_code=event.exit_code,
+            error=event.reason,
+            is_oom_killed=container.is_oom_killed or event.oom_killed,
+            finished_at=event.finished_at,
+            endpoints=[],
+            ports=[],
         )
+        restarts = self._wants_restart(exited)
+        if restarts:  # nobody is to see it as ended in between
+            exited = msgspec.structs.replace(
+                advance(exited, Verb.AWAIT_RESTART), restart_count=container.restart_count + 1
+            )
+        saved = parts.containers.save(exited)
         task = self._tasks.pop(container.id, None)
         if task is not None:
             task.delete()
@@ -419,8 +423,8 @@ class Lifecycle:
         self._publish_networks(container, container.endpoints, "disconnect")
         # Also of a container that will be started again: `docker wait` returns at each exit. moby, SetRestarting.
         self.waiters.exited(container.id, event.exit_code, event.reason)
-        if self._wants_restart(saved):
-            self._restart_later(saved, ran_s)
+        if restarts:
+            self._restart_later(saved.id, ran_s)
             return
         self._wake_followers(container.id)
         is_restarting = container.id in self._user_restarts
@@ -440,17 +444,14 @@ class Lifecycle:
             case _:
                 return False
 
-    def _restart_later(self, container: Container, ran_s: float) -> None:
-        delay_s = self._backoff_s.get(container.id, _BACKOFF_FIRST_S)
+    def _restart_later(self, container_id: str, ran_s: float) -> None:
+        delay_s = self._backoff_s.get(container_id, _BACKOFF_FIRST_S)
         if ran_s >= _BACKOFF_RESET_S:
             delay_s = _BACKOFF_FIRST_S
-        self._backoff_s[container.id] = min(delay_s * 2, _BACKOFF_MOST_S)
-        self._parts.containers.save(
-            msgspec.structs.replace(advance(container, Verb.AWAIT_RESTART), restart_count=container.restart_count + 1)
-        )
-        timer = threading.Timer(delay_s, self._restart, [container.id])
+        self._backoff_s[container_id] = min(delay_s * 2, _BACKOFF_MOST_S)
+        timer = threading.Timer(delay_s, self._restart, [container_id])
         timer.daemon = True
-        self._restarts[container.id] = timer
+        self._restarts[container_id] = timer
         timer.start()
 
     def _restart(self, container_id: str) -> None:
