@@ -15,10 +15,10 @@ from naru.cli.environment import with_proxies
 from naru.cli.examples import EXAMPLES
 from naru.cli.flags import UsageError, Values
 from naru.cli.manual import with_commands
-from naru.cli.template import Template, TemplateError
-from naru.cli.template_values import go_duration
 from naru.client.address import resolve
 from naru.errors import NaruError
+from naru.template.template import Template, TemplateError
+from naru.template.values import go_duration
 
 CONTAINER = {
     "Id": "abc",

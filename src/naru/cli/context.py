@@ -19,8 +19,8 @@ from naru.cli.context_store import (
 from naru.cli.flags import BOOL, STRING, STRING_TO_STRING, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import print_rows, print_value, shortened
-from naru.cli.template_values import Row, Struct
 from naru.errors import Conflict, InvalidArgument, NaruError, NotFound
+from naru.template.values import Row, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

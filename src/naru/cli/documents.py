@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from naru.cli.template_values import NIL, Duration, NilList, NilMap, Struct, Texts, Time
+from naru.template.values import NIL, Duration, NilList, NilMap, Struct, Texts, Time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

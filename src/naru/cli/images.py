@@ -9,9 +9,9 @@ from naru.cli.command import Call, Command, complain
 from naru.cli.flags import BOOL, LIST, STRING, STRINGS, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows, short_id, shortened
-from naru.cli.template_values import Row
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument, NaruError, NotFound
+from naru.template.values import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from naru.cli import environment, units
+from naru.cli import environment
 from naru.cli.command import Call, Command, complain, each
 from naru.cli.flags import BOOL, INT, LIST, MAP, STRING, STRINGS, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows, short_id, yes
-from naru.cli.template_values import Row
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument, NotFound
+from naru.template.times import exact_time
+from naru.template.values import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def list_(call: Call) -> None:
 def _row(network: dict[str, Any], *, is_whole: bool) -> NetworkRow:
     labels = network.get("Labels") or {}
     try:
-        created = units.exact_time(network["Created"])
+        created = exact_time(network["Created"])
     except (KeyError, ValueError):
         created = ""
     row = NetworkRow(

@@ -9,7 +9,7 @@ from naru.cli import units
 from naru.cli.command import Call, Command, complain
 from naru.cli.flags import INT, LIST, STRING, Flag
 from naru.cli.table import filters, print_rows, short_id, shortened
-from naru.cli.template_values import NIL, Row
+from naru.template.values import NIL, Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

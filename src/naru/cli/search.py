@@ -7,7 +7,7 @@ from naru.cli.command import Call, Command
 from naru.cli.config_file import encoded
 from naru.cli.flags import BOOL, INT, LIST, STRING, Flag
 from naru.cli.table import filters, print_rows, shortened
-from naru.cli.template_values import Row
+from naru.template.values import Row
 
 _HEADERS = {"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL"}
 

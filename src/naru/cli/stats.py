@@ -11,9 +11,9 @@ from naru.cli.command import Call, Command
 from naru.cli.flags import BOOL, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import print_rows, short_id
-from naru.cli.template_values import Row
 from naru.client.connection import Client, quoted
 from naru.errors import NaruError
+from naru.template.values import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

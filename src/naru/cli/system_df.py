@@ -9,8 +9,9 @@ from naru.cli.images import rows as image_rows
 from naru.cli.ps import FORMAT
 from naru.cli.ps import row as container_row
 from naru.cli.table import columns, print_rows, print_value, short_id, yes
-from naru.cli.template_values import Row
 from naru.cli.volume import row as volume_row
+from naru.template.times import exact_time, parse_time
+from naru.template.values import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,9 +137,7 @@ def _own_size(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cache_row(item: dict[str, Any]) -> Row:
-    times = {
-        key: units.ago(units.parse_time(item[key])) if item.get(key) else "" for key in ("CreatedAt", "LastUsedAt")
-    }
+    times = {key: units.ago(parse_time(item[key])) if item.get(key) else "" for key in ("CreatedAt", "LastUsedAt")}
     return CacheRow(
         ID=item["ID"],
         Parent=item.get("Parent", ""),
@@ -156,7 +155,7 @@ def _cache_row(item: dict[str, Any]) -> Row:
 
 
 def _exact(time: str | None) -> str:
-    return units.exact_time(time) if time else ""
+    return exact_time(time) if time else ""
 
 
 def _print_each(usage: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from naru.cli.template import Template
-    from naru.cli.template_values import Row
+    from naru.template.template import Template
+    from naru.template.values import Row
 
 _LEAST_WIDTH = 10
 _GAP = 3
@@ -63,8 +63,8 @@ def print_rows(
         lines += [[row.cell(field) for field in default] for row in rows]
         print(columns(lines), end="")
         return
-    from naru.cli.template import Template, TemplateError
-    from naru.cli.template_values import Headers
+    from naru.template.template import Template, TemplateError
+    from naru.template.values import Headers
 
     is_table = form.startswith("table")
     body = form.removeprefix("table").strip(" ") if is_table else form
@@ -102,7 +102,7 @@ def print_value(value: Any, form: str, *, prefix: str = "template parsing error:
 
 def rendered(value: Any, form: str, *, prefix: str = "template parsing error: ") -> str:
     """Return one document as a template shows it. NotATemplate; InvalidArgument: it does not fit the document."""
-    from naru.cli.template import TemplateError
+    from naru.template.template import TemplateError
 
     template = parsed("{{json .}}" if form == "json" else form)
     try:
@@ -113,7 +113,7 @@ def rendered(value: Any, form: str, *, prefix: str = "template parsing error: ")
 
 def parsed(form: str) -> Template:
     """Return the template of one document. NotATemplate: it cannot be parsed."""
-    from naru.cli.template import Template, TemplateError
+    from naru.template.template import Template, TemplateError
 
     try:
         return Template(form.replace("\\t", "\t").replace("\\n", "\n"))

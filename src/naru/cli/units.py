@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from naru.template.times import parse_time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
@@ -115,18 +117,6 @@ def human_duration(seconds: float) -> str:
     return f"{int(seconds / 3600) // 24 // 365} years"
 
 
-def parse_time(text: str) -> datetime:
-    """Return an RFC 3339 time with any number of fraction digits. ValueError: it is not one."""
-    from datetime import UTC, datetime
-
-    head, dot, rest = text.partition(".")
-    if dot:
-        digits = len(rest) - len(rest.lstrip("0123456789"))
-        head += f".{rest[:digits][:6]:0<6}{rest[digits:]}"
-    moment = datetime.fromisoformat(head.replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def ago(moment: datetime | None) -> str:
     """Return `5 minutes ago`; `N/A` for the zero time and None."""
     import time
@@ -140,17 +130,6 @@ def local_time(moment: datetime) -> str:
     """Return the time as Docker's lists show it: `2026-11-23 22:51:07 +0000 UTC`."""
     local = moment.astimezone()
     return f"{local:%Y-%m-%d %H:%M:%S %z} {local.tzname()}"
-
-
-def exact_time(text: str) -> str:
-    """Return an RFC 3339 time as Go prints it: with its fraction, in its own zone. ValueError: it is not one."""
-    moment = parse_time(text)
-    fraction = ""
-    if "." in text:
-        rest = text.partition(".")[2]
-        fraction = rest[: len(rest) - len(rest.lstrip("0123456789"))].rstrip("0")
-    zone = "UTC" if not moment.utcoffset() else f"{moment:%z}"
-    return f"{moment:%Y-%m-%d %H:%M:%S}{'.' if fraction else ''}{fraction} {moment:%z} {zone}"
 
 
 def calendar_time(text: str) -> str:

@@ -7,9 +7,9 @@ from naru.cli.command import Call, Command, each
 from naru.cli.flags import BOOL, BYTES, LIST, MAP, STRING, Flag
 from naru.cli.ps import FORMAT
 from naru.cli.table import filters, print_rows
-from naru.cli.template_values import Row
 from naru.client.connection import quoted
 from naru.errors import InvalidArgument
+from naru.template.values import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

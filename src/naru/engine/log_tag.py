@@ -15,8 +15,8 @@ _DAEMON_NAME = "naru"
 
 def log_tag(container: Container, template: str) -> str:
     """Return the tag that `template` (or the default one) makes. InvalidArgument: it is wrong, in Go's words."""
-    from naru.cli.template import Template, TemplateError  # only tags need it
-    from naru.cli.template_values import Row
+    from naru.template.template import Template, TemplateError  # only tags need it
+    from naru.template.values import Row
 
     class Info(Row):
         kind = "*logger.Info"

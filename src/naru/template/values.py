@@ -100,7 +100,7 @@ class Missing:
 def go_text(value: Any) -> str:
     """Return the value as Go prints it: `true`, `[a b]`, `map[k:v]`, `{v w}`, `<nil>`."""
     if isinstance(value, Time):
-        from naru.cli.units import exact_time
+        from naru.template.times import exact_time  # few templates show one
 
         return exact_time(value)
     if isinstance(value, str):

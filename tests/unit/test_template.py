@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from naru.cli.template import Template, TemplateError
-from naru.cli.template_values import Headers, Row
+from naru.template.template import Template, TemplateError
+from naru.template.values import Headers, Row
 
 CONTAINER = {
     "Id": "abc",

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-from naru.cli.template_values import Struct, Texts, go_json, go_text
+from naru.template.values import Struct, Texts, go_json, go_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

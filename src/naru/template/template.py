@@ -1,7 +1,7 @@
-"""Go templates as `--format` takes them: a parser and an evaluator for the part that Docker's users write.
+"""Go templates (`--format`, `--log-opt tag`): a parser and an evaluator for the part that Docker's users write.
 
 Text and actions `{{…}}` with trim markers and comments; fields, variables, literals, calls, pipelines; if, range, with,
-else, break, continue; define, template, block. Values are JSON's, and those of template_values. Go, text/template
+else, break, continue; define, template, block. Values are JSON's, and those of `values`. Go, text/template
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from naru.cli.template_functions import FUNCTIONS, is_true
-from naru.cli.template_values import NIL, Headers, Missing, Row, Struct, Texts, go_text
 from naru.errors import InvalidArgument
+from naru.template.functions import FUNCTIONS, is_true
+from naru.template.values import NIL, Headers, Missing, Row, Struct, Texts, go_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
